@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let store = RedbStore::open(state.join("batches.redb"))?;
     let policy = BatchPolicy::new(store, state.join("outputs"))?;
     let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
-    // What a process before this one left is ended, or gone on with.
+    // What a process before this one left is ended or resumed.
     let resumed = engine.resume().await;
     if resumed.has_failed {
         return Err("the store of batches can't be read".into());

@@ -16,7 +16,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
         .cgroup(settings.cgroup.clone())
         // No other part of this program starts a process.
         .reap_unknown(true);
-    // What lies beside these below `runtime` is whoever's made it, and clients' to work in.
+    // Other directories below `runtime` belong to the callers that made them, who may work in them.
     let executor = ["batches", "logins", "sessions", "ssh"]
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));

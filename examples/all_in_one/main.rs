@@ -36,8 +36,8 @@ use crate::settings::{HOLD_TERMINALS, Settings};
 use crate::signals::Signals;
 
 fn main() -> ExitCode {
-    // Else a command of the same user could read the tokens out of our memory or environment in
-    // /proc. It costs core dumps and debuggers; where it can't be had, the server still serves.
+    // Else a command of the same user could read the tokens out of our memory or environment in /proc.
+    // It costs core dumps and debuggers; if it fails, the server serves all the same.
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
@@ -74,7 +74,7 @@ fn run() -> ExitCode {
 }
 
 async fn serve(settings: Settings) -> Result<(), Failure> {
-    // Before anything else: process 1 of a container does not even hear of a signal without.
+    // Before anything else: without it, process 1 of a container gets no signal.
     let signals = Signals::listen().map_err(Failure::start)?;
     let hangups = Reload::hangups().map_err(Failure::start)?;
     let engine = engine::open(&settings).await?;
@@ -105,8 +105,8 @@ async fn serve(settings: Settings) -> Result<(), Failure> {
 
 const KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What `RUST_LOG` asks for, else what an administrator needs. `h2` warns of each client that breaks its
-/// rules, whoever that is, as often as they do.
+/// What `RUST_LOG` asks for, else what an administrator needs. `h2` warns of each client that breaks
+/// its rules, each time.
 fn log_filter() -> EnvFilter {
     let asked = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|asked| !asked.is_empty());
     let builder = EnvFilter::builder().with_default_directive(tracing::Level::INFO.into());

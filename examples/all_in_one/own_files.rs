@@ -61,7 +61,7 @@ impl OwnFiles {
         Self(named.chain(host_keys).chain(certificates).collect())
     }
 
-    /// Hides them from whoever reaches files, and warns of those that lie below root.
+    /// Hides them from callers of `Files`, and warns of those that lie below root.
     pub(crate) fn hide(&self, mut policy: FilePolicy) -> Result<FilePolicy, UsageError> {
         for (setting, path) in &self.0 {
             if policy.is_below_root(path) {

@@ -5,8 +5,8 @@ use std::io::Write as _;
 use crate::servers::Opened;
 use crate::settings::Settings;
 
-/// Tells the log, whoever started this on standard output, and, of a token that was made for them, a
-/// person.
+/// Reports it to the log and on standard output, and prints the link with a token that was made on
+/// standard error.
 pub(crate) fn announce(settings: &Settings, opened: &Opened) {
     let mut ready = vec!["\"ready\":true".to_owned()];
     for (server, address) in &opened.addresses {

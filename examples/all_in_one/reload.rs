@@ -24,7 +24,7 @@ pub(crate) struct Reload {
     file: File,
     accounts: Accounts,
     made_token: Option<Secret>,
-    /// The user that is whoever shows nothing, as at the start.
+    /// The user for clients without credentials, as at the start.
     anonymous: Option<UserName>,
     users: Option<Users>,
     tls: Option<Tls>,

@@ -245,7 +245,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<AvroServer, BindError> {
         let local_addr = net::local_addr(&listener)?;
-        // It has to show by then what it speaks, and then to complete a handshake.
+        // The time until its framing is known, and then for a handshake.
         let handshakes = self.options.handshake_timeout.saturating_mul(2);
         let limits = self.limits.unauthenticated_timeout(handshakes).counted_by(&self.engine);
         let responder = Responder::new(self.engine, self.authenticator, self.options);

@@ -262,7 +262,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// A reservation of the share of whoever was recognised, or of clients that nobody knows.
+/// A reservation from the share of the connection's caller, or from that of unauthenticated clients.
 fn share(responder: &Responder, recognised: &Recognised) -> Reservation {
     let share = match recognised.get() {
         Some(caller) => responder.budgets.of(caller.accounted_user()),

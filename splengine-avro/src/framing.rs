@@ -3,7 +3,7 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
-/// What a connection speaks, by its first bytes.
+/// Protocol of a connection, by its first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WireFormat {
     Http,
@@ -17,7 +17,7 @@ pub(crate) enum WireFormat {
     Unknown,
 }
 
-/// How many of a connection's first bytes tell what it speaks.
+/// Number of bytes by which the protocol of a connection is recognised.
 pub(crate) const PREFIX: usize = 12;
 
 impl WireFormat {

@@ -205,7 +205,7 @@ impl Unknown {
     }
 }
 
-/// What a client that is not authenticated speaks once the cache has no room for its protocol.
+/// Stands for the protocol of an unauthenticated client for which the cache has no memory.
 static FORGOTTEN: LazyLock<Arc<ClientProtocol>> = LazyLock::new(|| {
     let reason = "it is no longer kept here; send it again, with credentials in the same message";
     Arc::new(ClientProtocol::refused(Hash::default(), reason))

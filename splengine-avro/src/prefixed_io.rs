@@ -1,4 +1,4 @@
-//! A connection of which some bytes were read to see what it speaks.
+//! A connection of which some bytes were read to recognise its protocol.
 
 use std::io;
 use std::pin::Pin;

@@ -13,7 +13,7 @@ pub(crate) struct FileLock {
     _file: File,
 }
 
-/// Why a [`FileLock`] can't be had.
+/// Why a [`FileLock`] can't be taken.
 #[derive(Debug)]
 pub(crate) enum LockError {
     /// Another process has it, or this one has it already.

@@ -59,7 +59,7 @@ pub(crate) struct Shared {
     pub(crate) followers: AnswerBudgets,
     pub(crate) metrics: HttpMetrics,
     pub(crate) idempotency: IdempotencyCache,
-    /// The OpenAPI document, once somebody has asked for it.
+    /// The OpenAPI document, once a client has asked for it.
     pub(crate) openapi: OnceLock<Bytes>,
 }
 

@@ -163,7 +163,7 @@ impl Coding {
     }
 }
 
-/// Refuses a body that is compressed at all: for whoever does not decode any.
+/// Refuses a compressed body: for services that decode none.
 pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
     !matches!(Coding::of(headers), Ok(None))
 }

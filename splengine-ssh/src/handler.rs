@@ -55,7 +55,7 @@ impl Client {
         Self { context, peer, ours, source, login, grant: None, session: None, channels }
     }
 
-    /// What is answered to somebody who has shown who they are, or has not.
+    /// The answer to an authentication, successful or not.
     fn let_in(&mut self, user: &str, entry: Option<Entry>) -> Auth {
         let Some(entry) = entry else { return refused(&self.context) };
         let grant = Arc::clone(entry.grant());

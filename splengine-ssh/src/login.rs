@@ -13,13 +13,13 @@ use crate::users::{Entry, Users};
 #[derive(Clone)]
 pub(crate) struct Login(Arc<LoginState>);
 
-/// Held while something runs whose end its client is to hear of.
+/// Held while something runs whose end its client is to be told of.
 pub(crate) struct Running(Login);
 
 struct LoginState {
     connection: ConnectionHandle,
     succeeded: watch::Sender<bool>,
-    /// What somebody was let in with.
+    /// The grant that the client logged in with.
     entry: OnceLock<Entry>,
     tried: AtomicBool,
     checking: AtomicBool,
@@ -67,8 +67,8 @@ impl Login {
         self.0.entry.get().map(|entry| &entry.grant().caller)
     }
 
-    /// Waits until whoever logged in may be here no longer: their rights were taken back, or `users`
-    /// would not let them in any more. `rechecks` is from before they were let in.
+    /// Waits until the user who logged in may not stay connected: their rights were taken back, or
+    /// `users` would not let them in any more. `rechecks` is from before they were let in.
     pub(crate) async fn taken_back(&self, users: &Users, mut rechecks: watch::Receiver<u64>) {
         let Some(entry) = self.0.entry.get() else { return std::future::pending().await };
         let refused = async {
@@ -87,7 +87,7 @@ impl Login {
         }
     }
 
-    /// Keeps what somebody was let in with.
+    /// Stores the grant that the client logged in with.
     pub(crate) fn enter(&self, entry: Entry) {
         let _ = self.0.entry.set(entry);
     }
@@ -105,8 +105,8 @@ impl Login {
         self.0.tried.load(Relaxed)
     }
 
-    /// Whether somebody tried to log in, nobody succeeded, and none of it was counted as a failure:
-    /// who has several keys offers one after the other, and only all of them together tell anything.
+    /// Whether there was an attempt to log in, none succeeded, and none was counted as a failure: who
+    /// has several keys offers one after the other, and only all of them together tell anything.
     pub(crate) fn has_failed_uncounted(&self) -> bool {
         self.has_been_tried() && !*self.0.succeeded.borrow() && !self.0.counted.load(Relaxed)
     }

@@ -295,7 +295,7 @@ impl Copy<'_> {
                 problem = file.set(changes).await.err().map(|error| error.to_string());
             }
         }
-        // So that it can be run as soon as its client hears that it is there.
+        // So that it can be run as soon as its client is told that it exists.
         file.close().await;
         // Whether the client could read all of it. libssh2 ends without a word.
         if !matches!(self.input.read_u8().await, Ok(0) | Err(_)) {

@@ -1,4 +1,4 @@
-//! A session on a channel: the terminal of whoever is there, on the engine's that stays.
+//! A session on a channel: connects the client's terminal with the session's.
 
 use std::ffi::OsString;
 

@@ -90,7 +90,7 @@ fn host(headers: &HeaderMap) -> Option<&str> {
 
 /// Says why a page of `origin` may not act here, and what an administrator can do about it where it is
 /// the console's own, behind a proxy that passes another `Host` on. Logged, too, but not all the time:
-/// whoever likes can send such requests.
+/// any client can send such requests.
 pub(crate) fn foreign_origin(context: &Context, origin: &str, headers: &HeaderMap) -> String {
     let host = host(headers).unwrap_or_default();
     let short = |text: &str| text.chars().take(MAX_SHOWN_CHARS).collect::<String>();

@@ -48,7 +48,7 @@ pub(crate) struct Context {
     pub(crate) budgets: CallerBudgets,
     /// The part of all that that clients have of whom nobody is recognised yet.
     pub(crate) unknown: MemoryBudget,
-    /// Of the bodies of whoever logs in, of whom nothing is known yet.
+    /// Of the bodies of logins, whose clients are not authenticated yet.
     pub(crate) login_limits: GatherLimits,
     /// Turns true when everybody is to leave.
     pub(crate) closing: watch::Sender<bool>,

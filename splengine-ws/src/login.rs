@@ -27,7 +27,7 @@ use crate::logins::LIFETIME;
 struct Login {
     token: Option<String>,
     ticket: Option<String>,
-    /// Whether somebody else who is logged in may be logged out for it.
+    /// Whether another user who is logged in may be logged out for it.
     #[serde(default = "yes")]
     replace: bool,
 }
@@ -129,7 +129,7 @@ pub(crate) async fn redeem(
     context.engine.check_secret(&ticket, source, redeemed).await
 }
 
-/// Asks whether somebody else is to be logged out.
+/// Asks whether another user is to be logged out.
 fn somebody_else(present: &Caller, wanted: Option<&Caller>) -> Problem {
     let detail =
         "somebody else is logged in in this browser; `replace` must be true to log them out";

@@ -190,7 +190,7 @@ fn pairs(file: &File) -> Vec<Pair> {
 }
 
 impl Settings {
-    /// Checks that there is something to serve, and somebody whom it would let in.
+    /// Checks that there is a server, and warns if no user can log in over SSH, or the keys are of no use.
     pub(super) fn check_servers(&self, asks_for_ssh: bool) -> Result<(), UsageError> {
         let has_keys = self.authorized_keys.is_some()
             || self.ssh_table.trusted_ca.is_some()

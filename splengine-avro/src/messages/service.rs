@@ -17,7 +17,7 @@ pub(crate) async fn describe(ask: &CallContext<'_>) -> Result<EngineInfo, Failur
 }
 
 pub(crate) async fn keep_alive(ask: &CallContext<'_>, session: String) -> Result<(), Failure> {
-    // One-way: there is nobody who would hear of it, but over HTTP, and it is the same there.
+    // One-way: an error can't be answered, but over HTTP, where the answer is the same.
     if let Err(error) = ask.engine.sessions().keep_alive(&ask.caller, &session) {
         tracing::debug!(%error, "nothing to be kept alive");
     }

@@ -189,7 +189,7 @@ impl Penalties {
         if is_known || self.policy.penalty.is_zero() {
             return Ok(Duration::ZERO);
         }
-        // Nobody has failed: whoever comes now pays when they do.
+        // No attempt has failed: the next one that fails is penalised.
         let Some((ends, ())) = self.users.get(user, now) else { return Ok(Duration::ZERO) };
         let wait = (ends - now).saturating_sub(USER_FREE);
         if wait > MAX_USER_WAIT {
@@ -392,7 +392,7 @@ mod tests {
     }
 
     proptest! {
-        /// However somebody goes about it: so many guesses in so much time, and no shut-out is
+        /// Whatever the order of attempts: a bounded number of guesses in a time, and no shut-out is
         /// longer than the longest.
         #[test]
         fn the_rate_of_guesses_is_bounded(pauses in prop::collection::vec(0_u64..20_000, 1..300)) {

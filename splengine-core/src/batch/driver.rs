@@ -46,7 +46,7 @@ pub(crate) struct Driver {
     /// ask for more, which comes after what it asked for before.
     actions: VecDeque<JobAction>,
     failures: Failures,
-    /// How often its caller wished it to end, as far as its job was told.
+    /// How often its caller has cancelled it, as far as its job was told.
     cancels: u8,
     /// When its time is up, once its first step was started.
     deadline: Option<Instant>,
@@ -68,7 +68,7 @@ pub(crate) struct StepProgress {
     pub(crate) started: Option<u64>,
 }
 
-/// What a batch is gone on with.
+/// State with which a batch is resumed.
 #[derive(Debug, Default)]
 pub(crate) struct ResumeState {
     /// To be started, and was not.
@@ -79,9 +79,9 @@ pub(crate) struct ResumeState {
     pub(crate) delayed: Vec<(usize, Duration)>,
     /// Has failed and is to be run again.
     pub(crate) results: HashMap<usize, StepRow>,
-    /// Its job has not even heard of its beginning.
+    /// Its job was not even told that it has begun.
     pub(crate) is_new: bool,
-    /// How often its caller wished it to end.
+    /// How often its caller has cancelled it.
     pub(crate) cancels: u8,
     pub(crate) is_timed_out: bool,
     pub(crate) failures: Failures,
@@ -178,7 +178,7 @@ impl Driver {
         loop {
             self.check_stalled(&mut effects);
             if self.is_over {
-                // Whoever hears of the end may submit the next at once.
+                // A caller that is told of the end may submit the next batch at once.
                 self.quota.give_back_inputs();
             }
             if !self.commit(registry, &mut effects).await {
@@ -275,7 +275,7 @@ impl Driver {
         self.run_actions(effects);
     }
 
-    /// Its caller wishes it to end.
+    /// Its caller cancels it.
     fn cancel(&mut self, effects: &mut Effects) {
         self.cancels += 1;
         let (what, event) = match self.cancels {
@@ -335,7 +335,8 @@ fn place(step: usize) -> u32 {
     u32::try_from(step).unwrap_or(u32::MAX)
 }
 
-/// Beyond so many words a step waits until its driver has heard them.
+/// Number of messages beyond which a step waits until its driver has taken them.
 const INPUTS: usize = 64;
-/// A caller's wish for the end is told so often: once to clean up, and once to stop that, too.
+/// Number of cancellations that a job is told of: the first ends the batch with its clean-up, the
+/// second stops that, too.
 const MAX_CANCELS: u8 = 2;

@@ -14,7 +14,7 @@ pub(crate) struct StoreFormat {
 }
 
 impl StoreFormat {
-    /// Since 2.0 the inputs of steps are kept apart: whoever does not know that runs steps without.
+    /// Since 2.0 the inputs of steps are kept apart: an earlier version would run steps without them.
     /// Since 3.0 the end of a batch says under which time it is kept, and steps that run always are
     /// begun when a batch is cancelled: replayed by another rule, its events would mean another thing.
     const CURRENT: Self = Self { major: 3, minor: 0 };

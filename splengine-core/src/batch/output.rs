@@ -59,7 +59,7 @@ pub(crate) struct GapSearch {
 }
 
 /// Where to find out what becomes of the step, and when to look. Does not keep the batch from being
-/// over: whoever follows it when the engine shuts down is told.
+/// over: its followers are told when the engine shuts down.
 #[derive(Clone)]
 struct OutputInProgress {
     journal: Journal,

@@ -62,7 +62,7 @@ pub(crate) struct LiveBatch {
     pub(crate) changed: watch::Sender<u64>,
     /// Changes when a step has printed something.
     pub(crate) printed: watch::Sender<()>,
-    /// How often its caller wished it to end.
+    /// How often its caller has cancelled it.
     pub(crate) cancel: watch::Sender<u8>,
     /// When its first step was started, and how long ago that was then.
     begun: OnceLock<(Instant, Duration)>,

@@ -45,7 +45,8 @@ fn candidates<'a>(
     let is_path = program.as_bytes().contains(&b'/');
     let itself = is_path.then(|| Some(PathBuf::from(program)));
     let dirs = path.filter(|_| !is_path).map(std::env::split_paths).into_iter().flatten();
-    // A relative entry of PATH would let whoever writes to the working directory name the program.
+    // A relative entry of PATH would let anyone who can write to the working directory choose the
+    // program.
     let found = dirs.map(move |dir| dir.is_absolute().then(|| dir.join(program)));
     itself.into_iter().chain(found)
 }

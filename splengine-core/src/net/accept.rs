@@ -293,7 +293,7 @@ async fn accept(
     }
 }
 
-/// Whether somebody waits to be accepted.
+/// Whether a connection waits to be accepted.
 fn is_pending(listener: &TcpListener) -> bool {
     let mut polled = [PollFd::new(listener, PollFlags::IN)];
     // What can't be looked at is taken for so.

@@ -107,5 +107,5 @@ impl Answer {
 const LOOKS: u32 = 4;
 /// A timeout of zero must not keep a processor busy.
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// The timeout is another one when somebody has authenticated.
+/// The timeout is another one once a client has authenticated.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);

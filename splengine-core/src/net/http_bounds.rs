@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// Bounds that all servers set on one connection of HTTP, in the library that speaks it.
+/// Bounds that all servers set on one connection of HTTP, in the HTTP library.
 ///
 /// ```
 /// use splengine_core::net::HttpBounds;

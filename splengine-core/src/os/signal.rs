@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Signal(i32);
 
 impl Signal {
-    /// The polite request to end.
+    /// The request to end.
     pub const TERM: Self = Self(libc::SIGTERM);
     /// The end that can't be refused.
     pub const KILL: Self = Self(libc::SIGKILL);

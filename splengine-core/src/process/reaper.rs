@@ -37,8 +37,8 @@ pub(crate) fn start(strangers: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Reaps the zombies that were there at the last look already. A child that has only just ended
-/// may belong to somebody who has had no time to claim it.
+/// Reaps the zombies that were there at the last look already. A child that has only just ended may
+/// belong to a task that has had no time to claim it.
 fn reap(children: &[Pid], zombies: &mut HashMap<Pid, OwnedFd>) {
     let strangers = REAP_STRANGERS.load(Relaxed);
     let mut seen = HashMap::new();

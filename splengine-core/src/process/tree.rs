@@ -13,8 +13,8 @@ use crate::process::members::{Member, Stat, may_be_of, members, members_left, ow
 use crate::process::runs::ClaimedRun;
 use crate::process::tag::Tag;
 
-/// All that a run started: its leader, whoever [belongs to it](crate::process::members), whoever is
-/// in its cgroup.
+/// All that a run started: its leader, the processes that [belong to it](crate::process::members), and
+/// those in its cgroup.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) leader: Pid,
@@ -42,7 +42,7 @@ impl Tree {
         blocking(move || {
             for member in oldest_first(members(run), leader) {
                 member.signal(Signal::TERM);
-                // One that is stopped hears of it only when it goes on.
+                // One that is stopped gets the signal only when it continues.
                 member.signal(Signal::CONT);
             }
         })
@@ -118,7 +118,7 @@ impl Tree {
         self.may_have_members() && (self.is_group_populated() || !self.living().await.is_empty())
     }
 
-    /// Kills whoever is left but the leader, until nobody is, or for [`SWEEP_FOR`].
+    /// Kills all processes that are left but the leader, until there are none, or for [`SWEEP_FOR`].
     pub(crate) async fn sweep(&self) -> Outcome {
         let mut outcome = Outcome::default();
         let deadline = Instant::now() + SWEEP_FOR;
@@ -162,8 +162,8 @@ impl Tree {
     }
 }
 
-/// Kills whoever is left of runs with these tags, whose engine is gone, until nobody is or for
-/// [`SWEEP_FOR`]. Gives how many were killed.
+/// Kills the processes that are left of runs with these tags, whose engine is gone, until there are
+/// none, or for [`SWEEP_FOR`]. Gives how many were killed.
 pub(crate) async fn kill_tagged(tags: HashSet<Tag>) -> usize {
     let deadline = Instant::now() + SWEEP_FOR;
     let mut seen = HashSet::new();

@@ -33,8 +33,8 @@ pub(crate) struct Permit {
     position: Option<QueuePosition>,
 }
 
-/// A permit as a run has it: the place is free when the run has ended, or when whoever shares the
-/// permit lets go of it as well.
+/// A permit as a run has it: the place is free when the run has ended, or when what shares the permit
+/// lets go of it as well.
 #[expect(dead_code, reason = "they are only held")]
 pub(crate) enum RunPermit {
     Alone(Permit),

@@ -14,7 +14,7 @@ pub(crate) struct Capacity {
     pub(crate) waiting_per_caller: usize,
 }
 
-/// What becomes of somebody who asks to run.
+/// Result of a request to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offer {
     Run,
@@ -42,7 +42,7 @@ pub(crate) struct FairQueue {
     /// How many of those wait that count against the capacity.
     bounded: usize,
     callers: HashMap<UserName, CallerQueue>,
-    /// The callers that have somebody waiting, next first.
+    /// The callers that have requests waiting, in the order of their turns.
     turns: VecDeque<UserName>,
     next_number: u64,
 }

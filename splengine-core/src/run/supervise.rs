@@ -141,7 +141,7 @@ impl RunGuard {
     fn end(mut self, result: Option<Result<Exit, ExecuteError>>) {
         self.queue.flush();
         let end = record(&self.runner, &self.queue, &self.source, result, self.begun);
-        // Whoever hears of the end may ask for the next run at once: the place is free by then.
+        // A caller that is told of the end may ask for the next run at once: the place is free by then.
         self.permit = None;
         self.listed = None;
         self.held = None;

@@ -138,7 +138,7 @@ async fn go_on(
     drop(tasks::start(&live, typed, Some(files), place, Arc::clone(&registry.io)));
 }
 
-/// The recording, gone on with if there was one.
+/// The recording, continued if there was one.
 async fn recorder(
     registry: &Registry,
     record: &Record,

@@ -15,9 +15,9 @@ use crate::time::after;
 
 impl Registry {
     /// Tells clients, writes everything down and ends all programs: at once those whose shell only
-    /// waits for somebody to type, the others after `grace`. Those that outlive this process are
-    /// left to the next. What is not written down within `grace`, or the policy's `save_timeout` if that
-    /// is longer, is told in the log.
+    /// waits for input, the others after `grace`. Those that outlive this process are left to the next.
+    /// What is not written down within `grace`, or the policy's `save_timeout` if that is longer, is
+    /// told in the log.
     pub(crate) async fn drain(self: &Arc<Self>, grace: Duration) {
         self.close();
         let grace_ends = after(grace);
@@ -46,7 +46,7 @@ impl Registry {
                 }
                 let is_over =
                     is_busy && timeout_at(grace_ends, live.terminal().ended()).await.is_ok();
-                // Of a program that has ended by itself clients hear the last words, and the end.
+                // Clients of a program that has ended by itself get its last output, and its end.
                 if !is_over {
                     live.close(Closed::Restart);
                 }

@@ -9,7 +9,7 @@ use crate::session::SessionPolicy;
 pub(crate) struct Ages {
     pub(crate) total: Duration,
     pub(crate) idle: Duration,
-    /// `None` while somebody is attached.
+    /// `None` while a client is attached.
     pub(crate) detached: Option<Duration>,
     /// A program runs in the foreground of its shell.
     pub(crate) busy: bool,

@@ -103,7 +103,7 @@ pub(crate) struct SessionInit {
     pub(crate) launch: Launch,
     /// What its screen shows already.
     pub(crate) screen: Option<Screen>,
-    /// The bytes that draw that, for whoever attaches from the start.
+    /// The bytes that draw that, for clients that attach from the start.
     pub(crate) first: Option<Bytes>,
     /// It was loaded, now or by the engine that it was adopted from.
     pub(crate) restored: bool,
@@ -112,7 +112,7 @@ pub(crate) struct SessionInit {
     pub(crate) adopted: Option<ResumeData>,
 }
 
-/// What an adopted session goes on with.
+/// State with which an adopted session continues.
 pub(crate) struct ResumeData {
     pub(crate) synthetic_bytes: u64,
     pub(crate) last_activity: SystemTime,
@@ -268,7 +268,7 @@ impl LiveSession {
             return Ok(());
         }
         if let Err(shortage) = self.memory.grow_to(size) {
-            // Whoever wished it hears of it from the answer.
+            // The caller that asked for it gets it as the answer.
             if wish.is_none() && state.refused_size.replace(size) != Some(size) {
                 let reason = SessionError::from(shortage).to_string();
                 tracing::info!(session = %self.id, reason, "a terminal keeps its size");
@@ -424,7 +424,7 @@ impl std::fmt::Debug for LiveSession {
 
 /// How long the end of a session may take to be told and written down.
 const END_WITHIN: Duration = Duration::from_secs(20);
-/// Pieces and bytes of input that wait to be typed; beyond them whoever sends it waits.
+/// Pieces and bytes of input that wait to be typed; beyond them senders wait.
 const INPUT_PIECES: usize = 256;
 pub(crate) const INPUT_BYTES: usize = 1 << 20;
 /// What a piece of input counts for at least, since it takes more than its bytes while it waits.

@@ -167,7 +167,7 @@ pub(crate) struct Lost;
 
 /// Pieces are joined up to this length. Each byte is copied as often as its piece's length doubles.
 const MAX_JOINED_BYTES: usize = 16 << 10;
-/// Beyond it whoever has not read them starts anew.
+/// Beyond it a client that has not read them gets a snapshot.
 const MAX_CHANGES: usize = 256;
 
 #[cfg(test)]

@@ -35,11 +35,11 @@ pub(crate) struct Record {
     /// The exit code and signal, once it has ended.
     pub(crate) exit: Option<(i32, Option<i32>)>,
     pub(crate) restored: bool,
-    /// What the engine that adopts its program goes on with.
+    /// State from which the engine that adopts its program continues.
     pub(crate) thread: ResumePoint,
 }
 
-/// Where a session stands, for the engine that goes on with it.
+/// State of a session, for the engine that continues it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ResumePoint {

@@ -285,7 +285,7 @@ impl Registry {
         self.state().closed = true;
     }
 
-    /// Sends away whoever was let in by a share that does not stand any more.
+    /// Closes the attachments of guests whose share does not exist any more.
     pub(crate) fn send_revoked_away(&self, live: &LiveSession) {
         let shares = self.shares.list(&live.id);
         let mut any = false;

@@ -36,7 +36,7 @@ impl LiveSession {
         self.render_pool.run_sliced(step).await
     }
 
-    /// Does the same within one slice; returns `look` if that is not enough, or somebody else draws.
+    /// Does the same within one slice; returns `look` if that is not enough, or another task draws.
     pub(super) fn try_with_screen<T, L: FnOnce(&Self, &mut Painted) -> T>(
         &self,
         until: Cursor,

@@ -1,7 +1,7 @@
 //! Permits to draw the screens of sessions.
 //!
 //! A few bytes may ask a terminal for a million cells' work, again and again. So it is done in slices
-//! that are bounded by their cost. The first slice is drawn at once, by whoever wants to see the screen;
+//! that are bounded by their cost. The first slice is drawn at once, by the task that needs the screen;
 //! the rest on blocking threads, of which only so many draw at a time, each session in its turn. The
 //! screen's lock is held for one slice, and no worker of the runtime waits for it.
 
@@ -22,7 +22,7 @@ use crate::terminal::Size;
 pub(crate) struct Painted {
     pub(super) screen: Screen,
     pub(super) cursor: Cursor,
-    /// Cost of what was drawn since somebody set it to 0, in cells.
+    /// Cost of what was drawn since it was reset, in cells.
     pub(super) spent: usize,
 }
 
@@ -44,7 +44,8 @@ impl RenderPool {
     }
 
     /// Calls `step` on a blocking thread until it returns something. One call is to do about a
-    /// [slice](SLICE_CELLS) of work; after 16 of them the permit goes to whoever waits for it.
+    /// [slice](SLICE_CELLS) of work; after 16 of them the permit goes to the next session that waits
+    /// for it.
     ///
     /// # Cancel safety
     ///

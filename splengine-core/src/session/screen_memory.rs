@@ -34,8 +34,8 @@ pub(crate) trait EndedSession: fmt::Debug + Send + Sync {
 
     fn user(&self) -> &UserName;
 
-    /// Removes the lines above the screen, unless there are none or somebody looks at it. Returns whether
-    /// there were some.
+    /// Removes the lines above the screen, unless there are none or a task reads the screen. Returns
+    /// whether there were some.
     fn try_remove_history(&self) -> bool;
 }
 

@@ -230,7 +230,7 @@ impl State {
     }
 }
 
-/// The oldest of those that belong to whoever has most of them.
+/// The oldest of those of the caller who has most of them.
 fn oldest_of_most<'a, T>(
     all: impl Iterator<Item = (T, &'a UserName, Instant)> + Clone,
 ) -> Option<T> {
@@ -244,8 +244,8 @@ fn oldest_of_most<'a, T>(
 const MAX_SHARES_PER_SESSION: usize = 64;
 /// Maximum number of shares of one caller, and of tickets that nobody has shown yet.
 const MAX_PER_CALLER: usize = 256;
-/// The same of all callers. Beyond it the oldest goes of whoever has most, who is told so when it is
-/// used: never somebody who has few.
+/// The same of all callers. Beyond it the oldest one of the caller who has most is removed, and is
+/// refused when it is used: never that of a caller who has few.
 const MAX_IN_ALL: usize = 4096;
 const TICKET_LIFE: Duration = Duration::from_secs(30);
 

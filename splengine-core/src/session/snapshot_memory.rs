@@ -41,7 +41,7 @@ impl SnapshotBudgets {
 pub(crate) struct LastSnapshot {
     /// Number of bytes that the next one is expected to have at most.
     expected: AtomicUsize,
-    /// For as long as somebody has it.
+    /// As long as a client has it.
     shared: Mutex<Option<(Cursor, Size, Weak<Drawn>)>>,
     /// Tells those who wait for memory of one more.
     drawn: Notify,
@@ -94,7 +94,7 @@ impl LastSnapshot {
         self.drawn.notified().await;
     }
 
-    /// The last one, if somebody has it still.
+    /// The last one, if a client still has it.
     pub(crate) fn get(&self) -> Option<(Cursor, Size, Bytes)> {
         let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let (cursor, size, drawn) = shared.as_ref()?;
@@ -102,7 +102,7 @@ impl LastSnapshot {
         Some((*cursor, *size, Bytes::from_owner(Shared(drawn))))
     }
 
-    /// Keeps one to be shared for as long as somebody has it.
+    /// Keeps one to be shared as long as a client has it.
     pub(crate) fn share(
         &self,
         cursor: Cursor,

@@ -122,7 +122,8 @@ impl LiveSession {
         self.render_pool.snapshots.of(&self.user)
     }
 
-    /// The last snapshot, if somebody has it still, and no more than so many bytes were printed since.
+    /// The last snapshot, if a client still has it and no more than this number of bytes was printed
+    /// since.
     fn shared_snapshot(&self, max_behind: u64) -> Option<(Cursor, Size, Bytes)> {
         let (at, size, snapshot) = self.last_snapshot.get()?;
         let mut cursor = at;

@@ -181,7 +181,7 @@ impl Store {
         Ok(info)
     }
 
-    /// Opens what is saved, whoever it belongs to.
+    /// Opens a saved session of any user.
     pub(crate) fn saved(&self, id: &SavedId) -> Result<(Record, StoredScreen), SessionError> {
         let opened = StoredScreen::open(&self.saved, id.as_str());
         if matches!(opened, Err(SessionError::NoSaved(_))) {
@@ -248,7 +248,7 @@ impl SessionFiles {
         Ok((open_new(&self.dir, CAST)?, open_new(&self.dir, KEYFRAMES)?))
     }
 
-    /// A recording and its keyframes, to be gone on with.
+    /// A recording and its keyframes, to be continued.
     pub(crate) fn open_recording(&self) -> io::Result<(File, File)> {
         let open = |name| {
             let file = self.dir.open_with(name, OpenOptions::new().read(true).write(true))?;

@@ -34,7 +34,7 @@ pub(crate) fn start(
     tokio::spawn(async move {
         read_all(&live).await;
         typing.abort();
-        // Whoever waits to have more typed hears of the end.
+        // Callers that wait to have more typed are told of the end.
         live.input_permits.close();
         settling.abort();
         drop(place);
@@ -42,7 +42,7 @@ pub(crate) fn start(
             // It ends by itself, when it has written down the end.
             let _ = keeping.await;
         }
-        // Whoever hears of the end finds the recording whole, unless the disk is stuck.
+        // Callers that are told of the end find the recording whole, unless the disk is stuck.
         if let Some(writer) = &live.recording_writer {
             let _ = timeout(STALL_TIMEOUT, writer.written()).await;
         }
@@ -281,7 +281,7 @@ async fn keep(
         }
         // A large screen is not written down all the time.
         let pause = (begun.elapsed() * KEEP_PAUSE_FACTOR).clamp(KEEP_EVERY, MAX_KEEP_PAUSE);
-        // The end is written down at once, since somebody may wait for it.
+        // The end is stored at once, since a caller may wait for it.
         let _ = timeout(pause, async {
             while live.state().end.is_none() {
                 if changed.changed().await.is_err() {

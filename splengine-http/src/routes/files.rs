@@ -120,7 +120,7 @@ fn content(headers: &HeaderMap, file: OpenFile, info: &FileInfo) -> Result<Respo
         pieces(file, info.clone(), from, until)
     })?;
     let headers = response.headers_mut();
-    // What somebody has put here is no page of this server's, whatever it looks like.
+    // A file of a caller must not be shown as a page of this server, whatever its content.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(CONTENT_DISPOSITION, HeaderValue::from_static("attachment"));
     let policy = HeaderValue::from_static("default-src 'none'; sandbox");

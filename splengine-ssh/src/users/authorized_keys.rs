@@ -22,7 +22,7 @@ use super::grant::Refusal;
 use super::key::{self, BLANK, KeyError};
 use super::options::Options;
 
-/// A line that lets somebody in.
+/// A line with a key that is accepted.
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(test, derive(Debug))]
 pub(crate) struct Entry {

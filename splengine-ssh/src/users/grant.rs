@@ -59,7 +59,7 @@ impl Grant {
     }
 }
 
-/// Why somebody is not let in: for the log, never for the client.
+/// Reason for a refused login: for the log, never for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Refusal {
     #[error("the user name is malformed")]
@@ -110,7 +110,7 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Whether it says no more than that the files name no such key of the user's: somebody else may
+    /// Whether it says no more than that the files name no such key of the user: the authenticator may
     /// know it.
     pub(super) fn is_of_nobody(&self) -> bool {
         matches!(self, Self::UserName | Self::UnknownUser | Self::UnknownKey)

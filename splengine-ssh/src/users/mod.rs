@@ -68,7 +68,7 @@ pub struct Users {
     refusals: Arc<LogBudget>,
 }
 
-/// What somebody was let in with, to ask for it again.
+/// The credentials of a login, to check them again.
 #[derive(Clone)]
 pub(crate) struct Entry {
     user: String,
@@ -269,7 +269,7 @@ impl Users {
         self.rechecks.subscribe()
     }
 
-    /// Whether whoever was let in once would be so again.
+    /// Whether a user who has logged in would be accepted again.
     pub(crate) async fn would_let_in(&self, entry: &Entry) -> bool {
         let known = match &entry.shown {
             Presented::KnownPassword => return true,

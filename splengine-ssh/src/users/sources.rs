@@ -29,7 +29,7 @@ pub(super) struct Sources {
     pub(super) revoked_keys: Option<PathBuf>,
     /// What users may do: anything, where there are none.
     pub(super) accounts: Option<Accounts>,
-    /// Of lines on what is wrong with files, which are read whenever somebody asks to come in.
+    /// Of lines about faults of files, which are read at each attempt to log in.
     pub(super) warnings: Arc<LogBudget>,
 }
 
@@ -75,7 +75,7 @@ impl Sources {
         Ok(Grant::new(self.caller(user), key::describe(key), entry.options.clone()))
     }
 
-    /// Whether somebody else may be asked who has this key.
+    /// Whether the authenticator may be asked about this key.
     pub(super) fn check_known(&self, key: &KeyData) -> Result<(), Refusal> {
         key::check(key).map_err(Refusal::Key)?;
         if key::is_in_device(key) {

@@ -30,7 +30,7 @@ pub(crate) enum Request {
     Only,
     /// The session is mine: until then it is killed when the connection ends.
     Taken,
-    /// End the program, politely first.
+    /// Ask the program to end, and kill it after its grace.
     End,
     /// Kill it.
     Kill,

@@ -55,7 +55,7 @@ impl Ring {
             at += now.len() as u64;
             rest = later;
         }
-        // Last: whoever dies before has not printed it.
+        // Last: a writer that is killed before has not printed it.
         self.end = end;
         self.file.write_all_at(&end.to_be_bytes(), 0)
     }

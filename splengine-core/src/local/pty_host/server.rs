@@ -54,7 +54,7 @@ pub fn run_pty_host() -> Result<(), PtyHostError> {
     let directory = io::stdout().as_fd().try_clone_to_owned().map_err(failed("standard output"))?;
     let place = statat(&directory, SOCKET, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|error| failed("standard output is not its directory")(error.into()))?;
-    // From here on whoever connects is told that it is this process that listens.
+    // From here on `SO_PEERCRED` shows clients that this process listens.
     rustix::net::listen(&listener, BACKLOG).map_err(|error| failed("its socket")(error.into()))?;
     // No program of the same user may trace this process, which has all terminals.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
@@ -381,13 +381,14 @@ fn texts_of(file: OwnedFd) -> io::Result<Vec<CString>> {
         .collect()
 }
 
-/// How long it waits for somebody to need it, at the least, and looks for its socket.
+/// Minimum time for which it waits for an engine, and interval at which it checks that its socket
+/// exists.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After so long without an engine a program is ended.
 const KEPT_FOR: Duration = Duration::from_hours(24);
 /// How much of what is printed without an engine is kept.
 const RING: u64 = 1 << 20;
-/// What a session is told and has not heard yet; beyond it whoever tells it waits.
+/// Number of messages to a session that it has not taken yet; beyond it senders wait.
 const WORDS: usize = 4;
 /// More than the kernel lets a program have.
 const MAX_TEXT_BYTES: u64 = 16 << 20;

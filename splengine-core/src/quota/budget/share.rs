@@ -20,7 +20,7 @@ pub(super) struct FairShare {
 #[derive(Debug)]
 pub(super) struct Callers {
     shares: std::sync::Mutex<FairShares>,
-    /// Tells those who wait that somebody holds less.
+    /// Wakes those who wait, since a caller holds less.
     freed: Notify,
 }
 

@@ -315,7 +315,7 @@ impl AsyncRead for Endless {
 }
 
 const FULL: &str = "an output that is full";
-/// Time for a polite end.
+/// Time to end after the request to.
 const GRACE: Duration = Duration::from_secs(1);
 /// Time in which what is not held up would write on.
 const HELD: Duration = Duration::from_millis(250);
