@@ -127,8 +127,8 @@ pub enum JobAction {
         /// Index of the step.
         step: usize,
     },
-    /// Until it is started again, the failure of this step, whose last run has ended, does not make the
-    /// batch fail.
+    /// Tolerate the failure of this step, whose last run has ended: it does not make the batch fail,
+    /// until the step is started again.
     Tolerate {
         /// Index of the step.
         step: usize,
