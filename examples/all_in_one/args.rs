@@ -16,7 +16,8 @@ use crate::settings::UsageError;
     version,
     after_help = "Each flag can also come from SPLENGINE_<FLAG>, \
     or from the file of --config, whose keys are the flags' names. A flag outranks the environment, \
-    which outranks the file. `all-in-one token USER` makes a token: see `all-in-one token --help`."
+    which outranks the file. `all-in-one token USER` makes a token; `all-in-one export-batches` and \
+    `all-in-one repair-batches` read and repair the store of batches. Each has a --help of its own."
 )]
 pub(crate) struct Args {
     /// The directory outside which no command runs [default: /spl if there is one, else the
