@@ -257,7 +257,7 @@ mod tests {
                 Some(last) if most_head - last <= most_head / 2 => {
                     prop_assert_eq!(head.len(), last + 1);
                 }
-                // Before the margin a line end is found by luck.
+                // Before the margin a line end is found by chance.
                 Some(last) => prop_assert!([last + 1, most_head].contains(&head.len())),
                 None => prop_assert_eq!(head.len(), most_head),
             }

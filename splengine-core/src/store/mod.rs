@@ -21,8 +21,9 @@ pub use redb::RedbStore;
 #[cfg(feature = "redb")]
 pub use salvage::{Repaired, SalvagedStore};
 
-/// Keys and values, in the order of their keys, that survive a crash. The engine keeps batches in
-/// it. All calls may block; the engine makes them on threads that may.
+/// Keys and values, in the order of their keys, that survive a crash. The engine keeps batches in it.
+/// All calls may block; the engine makes them on threads that may. One engine uses a store at a time: a
+/// store on disk should refuse to be opened a second time, with [`StoreFault::InUse`].
 ///
 /// ```
 /// use splengine_core::store::{Change, MemoryStore, Rows, Store, StoreFault};

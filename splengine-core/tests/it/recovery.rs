@@ -85,7 +85,7 @@ fn engine(executor: impl Execute, store: &TestStore, outputs: &std::path::Path) 
     Engine::builder(executor).max_running(2).batches(batches).build().expect("built")
 }
 
-/// A step that runs in an engine that is gone without a farewell, and the next engine.
+/// A step that runs in an engine that was killed, and the next engine.
 async fn recover<E: Execute>(wrap: impl Fn(Cluster) -> E) -> (Arc<Told>, Arc<Told>) {
     let outputs = tempfile::tempdir().expect("a directory");
     let (store, alice) = (TestStore::default(), caller("alice"));
