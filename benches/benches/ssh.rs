@@ -153,7 +153,7 @@ impl Side {
         self.held(&["-S", "none"])
     }
 
-    /// A connection on which somebody has logged in.
+    /// A connection on which a user has logged in.
     fn held(&self, flags: &[&str]) -> Killed {
         let mut child = self
             .ssh(flags)

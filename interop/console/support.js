@@ -17,7 +17,7 @@ const program = process.env.SPLENGINE_CHROMIUM ?? "/usr/bin/chromium";
 const shots = process.env.SPLENGINE_SHOTS;
 export const root = mkdtempSync(join(tmpdir(), "splengine-console-"));
 mkdirSync(join(root, "data"));
-// Shells read this, and nothing of whoever runs the tests.
+// Shells read this, and no file of the user who runs the tests.
 writeFileSync(join(root, ".bashrc"), "PS1='\\w# '\n");
 const config = join(root, "server.toml");
 writeFileSync(config, '[users."*"]\nscopes = ["execute", "sessions", "watch", "files"]\n[users.watcher]\nscopes = ["watch"]\n[users.runner]\nscopes = ["execute"]\n[users.filer]\nscopes = ["files"]\n');

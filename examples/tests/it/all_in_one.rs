@@ -128,7 +128,7 @@ fn commands_have_the_usual_variables_where_the_server_has_none() {
 
 #[test]
 fn commands_cannot_read_the_servers_memory_or_environment() {
-    // Root can read everything, so the server must be somebody else.
+    // Root can read everything, so the server must run as another user.
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).expect("set");
     let binary = dir.path().join("all-in-one");

@@ -228,7 +228,7 @@ fn main_of_the_hider() {
 #[test]
 fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
     let bench = Bench { root: tempfile::tempdir().expect("a directory") };
-    // A killed server's cgroups are ended by the next as a whole, whoever hides in them.
+    // A killed server's cgroups are ended by the next one as a whole, with all processes in them.
     let config = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(config.path(), "[cgroup]\nmode = \"off\"\n").expect("writes");
     let config = ["--config", config.path().to_str().expect("text")];

@@ -108,7 +108,8 @@ fn a_value_of_the_file_is_told_with_its_unit() {
 
 #[test]
 fn a_root_that_can_not_be_entered_is_refused() {
-    // Only root can become somebody who may not enter a directory, and copy a program to where they may.
+    // Only root can become a user who may not enter a directory, and copy a program to where that user
+    // may.
     if !rustix::process::geteuid().is_root() {
         return;
     }

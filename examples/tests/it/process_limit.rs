@@ -88,7 +88,7 @@ impl User {
         run
     }
 
-    /// Takes the whole limit; whoever starts these is not bound by it.
+    /// Takes the whole limit; the user who starts these is not bound by it.
     fn fill(&self) -> Filled {
         let idle = || {
             let mut idle = Command::new("sleep");

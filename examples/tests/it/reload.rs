@@ -18,7 +18,7 @@ use crate::server::*;
 
 const BOB: &str = "bobs-very-long-token";
 
-/// As somebody writes it who has thought of those who read it meanwhile.
+/// Replaces a file in one step, so that readers see the old or the new one.
 fn write(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).expect("written");
@@ -94,7 +94,7 @@ fn what_changes_is_read_and_what_is_wrong_is_not() {
     let dir = tempfile::tempdir().expect("a directory");
     let [tokens, config] = ["tokens", "config.toml"].map(|name| dir.path().join(name));
     write(&tokens, &format!("bob={BOB}\n"));
-    // Who asks until somebody is let in guesses, to the server.
+    // To the server, a client that tries until it is accepted is guessing.
     let configure = |more: &str| {
         write(&config, &format!("[guessing]\nexempt = [\"127.0.0.0/8\"]\n{more}"));
     };

@@ -102,7 +102,7 @@ impl Drop for Server {
     }
 }
 
-/// Kills a process that is waited for longer than a minute, so that whoever reads what it prints goes on.
+/// Kills a process that is waited for longer than a minute, so that the reader of its output continues.
 struct KillOverdue {
     is_over: mpsc::Sender<()>,
     killing: JoinHandle<bool>,

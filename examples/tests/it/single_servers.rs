@@ -335,7 +335,7 @@ impl Terminal {
 fn ws_terminal() {
     let root = root();
     let mut command = example("ws-terminal");
-    // The shell reads no file of whoever runs the tests.
+    // The shell reads no file of the user who runs the tests.
     command.current_dir(root.path()).env("HOME", root.path()).env("ALICE_TOKEN", ALICE);
     let server = Server::start(&mut command);
     let addr = server.ready.trim().to_owned();

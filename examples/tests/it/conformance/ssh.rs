@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use super::{Actor, Told};
 use crate::server::within;
 
-/// What a client of SSH hears of an execution.
+/// What a client of SSH is told of an execution.
 #[derive(Debug, PartialEq)]
 pub(super) struct Heard {
     stdout: Vec<u8>,
