@@ -58,10 +58,10 @@ pub async fn ours(command: &[&str]) -> (SocketAddr, Engine) {
         .authenticate(StaticTokens::new().allow_anonymous(everyone))
         .console(false)
         .max_clients(4096)
-        .max_connections(4096)
         .bind("127.0.0.1:0")
         .await
-        .expect("bound");
+        .expect("bound")
+        .max_connections(4096);
     let addr = server.local_addr();
     tokio::spawn(async { server.await });
     (addr, engine)

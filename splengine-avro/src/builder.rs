@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{self, BindError, ConnectionLimits};
+use splengine_core::net::{self, BindError};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::context::Options;
@@ -12,7 +12,9 @@ use crate::server::AvroServer;
 use crate::service::AvroService;
 
 /// Sets up the Avro RPC server. Made by [`AvroServer::builder`]; it can be opened only after
-/// [`authenticate`](Self::authenticate).
+/// [`authenticate`](Self::authenticate). Settings of connections, TLS among them, are methods of the
+/// [`AvroServer`] that [`bind`](Self::bind) and [`listen`](Self::listen) return: the server as a
+/// [service](Self::into_service) has no connections.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -28,10 +30,11 @@ use crate::service::AvroService;
 ///     .authenticate(authenticator)
 ///     .interface("rest", "http://engine.example.org:8080")
 ///     .max_frame(4 << 20)
-///     .max_calls(64)
 ///     .frame_timeout(Duration::from_secs(10))
 ///     .bind("127.0.0.1:9090")
-///     .await?;
+///     .await?
+///     .max_connections(256)
+///     .max_calls(64);
 /// # server.await;
 /// # Ok(())
 /// # }
@@ -42,9 +45,6 @@ pub struct AvroServerBuilder<A> {
     engine: Engine,
     authenticator: A,
     options: Options,
-    limits: ConnectionLimits,
-    #[cfg(feature = "tls")]
-    tls: Option<crate::server::Tls>,
 }
 
 impl AvroServer {
@@ -57,15 +57,9 @@ impl AvroServer {
                 interfaces: BTreeMap::new(),
                 max_frame: 16 << 20,
                 max_buffered: 256 << 20,
-                max_calls: 1024,
                 handshake_timeout: Duration::from_secs(10),
                 frame_timeout: Duration::from_secs(30),
-                max_linger: Duration::from_secs(5),
-                plain_text: true,
             },
-            limits: ConnectionLimits::new(),
-            #[cfg(feature = "tls")]
-            tls: None,
         }
     }
 }
@@ -81,9 +75,6 @@ impl<A> AvroServerBuilder<A> {
             engine: self.engine,
             authenticator: SharedAuthenticator::new(authenticator),
             options: self.options,
-            limits: self.limits,
-            #[cfg(feature = "tls")]
-            tls: self.tls,
         }
     }
 
@@ -123,35 +114,6 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// Sets the maximum number of calls of one connection that are worked at, at least 1; the next
-    /// one is read when one of them is answered. Default 1024. In the specification's framing it is
-    /// always one.
-    ///
-    /// Of one caller 256 are worked at over all connections; the next waits for 30 s at most, and then
-    /// fails with `RESOURCE_EXHAUSTED`. `cancel`, `endSession` and `keepAlive` do not wait. The calls of
-    /// a connection that wait, or of which it is not known yet whose they are, take 64 KiB at most, 1 KiB
-    /// each beside their messages: then no further one is read.
-    pub fn max_calls(mut self, count: usize) -> Self {
-        self.options.max_calls = count.max(1);
-        self
-    }
-
-    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
-    /// authenticated from the first call on that was let in. Until then it may lie idle after its
-    /// handshake, but makes room for others. Its unauthenticated timeout is the
-    /// [handshake timeout](Self::handshake_timeout), whatever `limits` say.
-    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Maximum number of connections served at once, at least 1, default 1024; see
-    /// [`ConnectionLimits::max_connections`].
-    pub fn max_connections(mut self, count: usize) -> Self {
-        self.limits = self.limits.max_connections(count);
-        self
-    }
-
     /// Sets the maximum time until the first bytes of a connection show its framing, and then for its
     /// first handshake, before it is closed; and for a protocol that is not known yet to be parsed,
     /// before the calls of its client are answered by an error that says so. Default 10 s each.
@@ -173,49 +135,20 @@ impl<A> AvroServerBuilder<A> {
         self.options.frame_timeout = timeout;
         self
     }
-
-    /// Sets the time that connections have, once the server ends, to finish their work. Default
-    /// 5 s.
-    pub fn max_linger(mut self, time: Duration) -> Self {
-        self.options.max_linger = time;
-        self
-    }
-
-    /// Serves TLS, too, to clients that begin with it: with this chain of certificates and this private
-    /// key, both in PEM. Clients without TLS are served as before.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`](crate::TlsError) when they can't be read or do not fit each other.
-    #[cfg(feature = "tls")]
-    pub fn tls(
-        self,
-        certificates: &[u8],
-        key: &splengine_core::auth::Secret,
-    ) -> Result<Self, crate::TlsError> {
-        Ok(self.serve_tls(crate::Tls::new(certificates, key)?))
-    }
-
-    /// Sets whether clients that begin without TLS are served, beside those that begin with it.
-    /// Default true. Where it is false, a request of HTTP is answered with 400, and everything else
-    /// closed.
-    #[cfg(feature = "tls")]
-    pub fn plain_text(mut self, served: bool) -> Self {
-        self.options.plain_text = served;
-        self
-    }
-
-    /// Serves TLS with a certificate and key that can be [replaced](crate::Tls::replace) while they
-    /// are in use.
-    #[cfg(feature = "tls")]
-    pub fn serve_tls(mut self, tls: crate::Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
 }
 
 impl AvroServerBuilder<SharedAuthenticator> {
     /// Makes a service of the server over HTTP alone, to be nested in a stack of one's own.
+    ///
+    /// A service has no connections, so that no setting of them can be set before:
+    ///
+    /// ```compile_fail
+    /// # use splengine_core::auth::SharedAuthenticator;
+    /// # use splengine_avro::AvroServerBuilder;
+    /// # fn example(builder: AvroServerBuilder<SharedAuthenticator>) {
+    /// let service = builder.max_connections(8).into_service();
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_service(self) -> AvroService {
         AvroService::new(Responder::new(self.engine, self.authenticator, self.options))
@@ -245,17 +178,7 @@ impl AvroServerBuilder<SharedAuthenticator> {
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<AvroServer, BindError> {
         let local_addr = net::local_addr(&listener)?;
-        // The time until its framing is known, and then for a handshake.
-        let handshakes = self.options.handshake_timeout.saturating_mul(2);
-        let limits = self.limits.unauthenticated_timeout(handshakes).counted_by(&self.engine);
         let responder = Responder::new(self.engine, self.authenticator, self.options);
-        Ok(AvroServer {
-            listener,
-            local_addr,
-            responder,
-            limits,
-            #[cfg(feature = "tls")]
-            tls: self.tls,
-        })
+        Ok(AvroServer::new(listener, local_addr, responder))
     }
 }

@@ -24,6 +24,15 @@ use crate::output::Unsent;
 use crate::parse_queue::Requester;
 use crate::responder::{Memory, Origin, Presented, Recognised, Responder};
 
+/// What is known of a connection before its first message.
+pub(crate) struct Accepted {
+    pub(crate) handle: ConnectionHandle,
+    pub(crate) source: CredentialSource,
+    pub(crate) closing: Closing,
+    /// How many of its calls are worked at, where they can be told apart.
+    pub(crate) max_calls: usize,
+}
+
 /// Serves a connection until its client goes, breaks a bound or falls silent in the middle of
 /// something. What its calls are at is cancelled with it.
 pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
@@ -31,12 +40,11 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     mut frames: Frames,
     mut input: BytesMut,
     stream: S,
-    handle: ConnectionHandle,
-    source: CredentialSource,
-    mut closing: Closing,
+    accepted: Accepted,
 ) -> io::Result<()> {
     let options = &responder.options;
-    let most_calls = if frames.is_netty() { options.max_calls } else { 1 };
+    let Accepted { handle, source, mut closing, max_calls } = accepted;
+    let most_calls = if frames.is_netty() { max_calls } else { 1 };
     let mut conversation = responder.conversation(false);
     let (mut reader, mut writer) = tokio::io::split(stream);
     let mut calls = FuturesUnordered::new();

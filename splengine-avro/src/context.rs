@@ -22,12 +22,8 @@ pub(crate) struct Options {
     pub(crate) interfaces: BTreeMap<String, String>,
     pub(crate) max_frame: usize,
     pub(crate) max_buffered: usize,
-    pub(crate) max_calls: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) frame_timeout: Duration,
-    pub(crate) max_linger: Duration,
-    /// Whether what begins without TLS is served.
-    pub(crate) plain_text: bool,
 }
 
 /// What all connections share.

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service as _;
 
-use crate::connection;
+use crate::connection::{self, Accepted};
 use crate::framing::{Frames, PREFIX, Sasl, WireFormat};
 use crate::prefixed_io::Rewind;
 use crate::responder::Responder;
@@ -54,15 +54,104 @@ use crate::service::{AvroService, head_bytes, lacks_memory};
 /// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct AvroServer {
-    pub(crate) listener: TcpListener,
-    pub(crate) local_addr: SocketAddr,
-    pub(crate) responder: Responder,
-    pub(crate) limits: ConnectionLimits,
+    listener: TcpListener,
+    local_addr: SocketAddr,
+    responder: Responder,
+    limits: ConnectionLimits,
+    connections: ConnectionOptions,
+    max_linger: Duration,
+}
+
+/// How connections are served.
+#[derive(Clone)]
+struct ConnectionOptions {
+    max_calls: usize,
+    /// Whether what begins without TLS is served.
+    plain_text: bool,
     #[cfg(feature = "tls")]
-    pub(crate) tls: Option<Tls>,
+    tls: Option<Tls>,
 }
 
 impl AvroServer {
+    pub(crate) fn new(listener: TcpListener, local_addr: SocketAddr, responder: Responder) -> Self {
+        let connections = ConnectionOptions {
+            max_calls: 1024,
+            plain_text: true,
+            #[cfg(feature = "tls")]
+            tls: None,
+        };
+        let (limits, max_linger) = (ConnectionLimits::new(), Duration::from_secs(5));
+        Self { listener, local_addr, responder, limits, connections, max_linger }
+    }
+
+    /// Sets the maximum number of calls of one connection that are worked at, at least 1; the next
+    /// one is read when one of them is answered. Default 1024. In the specification's framing it is
+    /// always one.
+    ///
+    /// Of one caller 256 are worked at over all connections; the next waits for 30 s at most, and then
+    /// fails with `RESOURCE_EXHAUSTED`. `cancel`, `endSession` and `keepAlive` do not wait. The calls of
+    /// a connection that wait, or of which it is not known yet whose they are, take 64 KiB at most, 1 KiB
+    /// each beside their messages: then no further one is read.
+    pub fn max_calls(mut self, count: usize) -> Self {
+        self.connections.max_calls = count.max(1);
+        self
+    }
+
+    /// Sets the bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first call on that was let in. Until then it may lie idle after its
+    /// handshake, but makes room for others. Its unauthenticated timeout is the
+    /// [handshake timeout](crate::AvroServerBuilder::handshake_timeout), whatever `limits` say.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`].
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.limits = self.limits.max_connections(count);
+        self
+    }
+
+    /// Sets the time that connections have, once the server ends, to finish their work. Default
+    /// 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.max_linger = time;
+        self
+    }
+
+    /// Serves TLS, too, to clients that begin with it: with this chain of certificates and this private
+    /// key, both in PEM. Clients without TLS are served as before.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`](TlsError) when they can't be read or do not fit each other.
+    #[cfg(feature = "tls")]
+    pub fn tls(
+        self,
+        certificates: &[u8],
+        key: &splengine_core::auth::Secret,
+    ) -> Result<Self, TlsError> {
+        Ok(self.serve_tls(Tls::new(certificates, key)?))
+    }
+
+    /// Sets whether clients that begin without TLS are served, beside those that begin with it.
+    /// Default true. Where it is false, a request of HTTP is answered with 400, and everything else
+    /// closed.
+    #[cfg(feature = "tls")]
+    pub fn plain_text(mut self, served: bool) -> Self {
+        self.connections.plain_text = served;
+        self
+    }
+
+    /// Serves TLS with a certificate and key that can be [replaced](Tls::replace) while they
+    /// are in use.
+    #[cfg(feature = "tls")]
+    pub fn serve_tls(mut self, tls: Tls) -> Self {
+        self.connections.tls = Some(tls);
+        self
+    }
+
     /// The address that it listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
@@ -70,7 +159,7 @@ impl AvroServer {
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections and calls, answers the calls
-    /// in progress, and closes what is left after the builder's `max_linger`.
+    /// in progress, and closes what is left after [`max_linger`](Self::max_linger).
     ///
     /// While `shutdown` is pending everything is answered. If the engine is drained within it, clients
     /// are told of the end (`UNAVAILABLE`) before it comes.
@@ -79,18 +168,17 @@ impl AvroServer {
     ///
     /// Dropping the future closes the listener and all connections.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, responder, limits, .. } = self;
-        #[cfg(feature = "tls")]
-        let tls = self.tls;
-        let max_linger = responder.options.max_linger;
+        let Self { listener, responder, limits, connections, max_linger, .. } = self;
+        // The time until its framing is known, and then for a handshake.
+        let handshakes = responder.options.handshake_timeout.saturating_mul(2);
+        let limits = limits.unauthenticated_timeout(handshakes).counted_by(&responder.engine);
         serve_connections(listener, limits, max_linger, shutdown, |stream, closing| {
             let opening = NewConnection {
                 responder: responder.clone(),
                 handle: stream.handle(),
                 peer: stream.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip())),
                 closing,
-                #[cfg(feature = "tls")]
-                tls: tls.clone(),
+                options: connections.clone(),
             };
             Some(opening.serve(stream))
         })
@@ -129,8 +217,7 @@ struct NewConnection {
     handle: ConnectionHandle,
     peer: Option<PeerAddress>,
     closing: Closing,
-    #[cfg(feature = "tls")]
-    tls: Option<Tls>,
+    options: ConnectionOptions,
 }
 
 impl NewConnection {
@@ -143,7 +230,7 @@ impl NewConnection {
         let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
         #[cfg(feature = "tls")]
         if speech == WireFormat::Tls
-            && let Some(tls) = &self.tls
+            && let Some(tls) = &self.options.tls
         {
             let secured = tls.acceptor().accept(Rewind { read, stream });
             let mut stream = timeout_at(until, secured).await??;
@@ -151,7 +238,7 @@ impl NewConnection {
             let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
             return self.speak(speech, read, stream, until).await;
         }
-        if !self.responder.options.plain_text {
+        if !self.options.plain_text {
             return self.within(until, refuse_plain_text(speech, &mut stream)).await;
         }
         self.speak(speech, read, stream, until).await
@@ -209,8 +296,9 @@ impl NewConnection {
             }
         };
         let source = CredentialSource::new("avro", self.peer.map(|peer| peer.ip));
-        let Self { responder, handle, closing, .. } = self;
-        connection::serve(&responder, frames, read, stream, handle, source, closing).await
+        let Self { responder, handle, closing, options, .. } = self;
+        let accepted = Accepted { handle, source, closing, max_calls: options.max_calls };
+        connection::serve(&responder, frames, read, stream, accepted).await
     }
 
     async fn serve_http<S>(mut self, stream: Rewind<S>) -> io::Result<()>
@@ -361,7 +449,7 @@ mod tls {
     /// };
     /// let (certificates, key) = read()?;
     /// let tls = Tls::new(&certificates, &key)?;
-    /// // … given to `AvroServerBuilder::serve_tls`. When they have been renewed:
+    /// // … given to `AvroServer::serve_tls`. When they have been renewed:
     /// let (certificates, key) = read()?;
     /// tls.replace(&certificates, &key)?;
     /// # Ok(())

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
 use splengine_core::batch::BatchResults;
-use splengine_core::net::{self, BindError, ConnectionLimits, OriginError, OriginPolicy};
+use splengine_core::net::{self, BindError, OriginError, OriginPolicy};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
@@ -16,17 +16,18 @@ use tower::{Service, ServiceExt as _};
 use crate::base_path::{BasePath, BasePathError};
 use crate::context::{Context, Options};
 use crate::result_formats::{BoxError, ResultFormat};
-use crate::server::{HttpServer, RequestBody, Timing};
+use crate::server::{HttpServer, RequestBody};
 use crate::service::HttpService;
 
 /// Sets up the HTTP server. Made by [`HttpServer::builder`]; it can be opened only after
-/// [`authenticate`](Self::authenticate).
+/// [`authenticate`](Self::authenticate). Settings of connections are methods of the [`HttpServer`] that
+/// [`bind`](Self::bind) and [`listen`](Self::listen) return: the server as a
+/// [service](Self::into_service) has no connections.
 ///
 /// ```no_run
 /// use std::time::Duration;
 /// use splengine_core::Engine;
 /// use splengine_core::auth::Authenticator;
-/// use splengine_core::net::ConnectionLimits;
 /// use splengine_http::HttpServer;
 ///
 /// # async fn example(
@@ -38,9 +39,10 @@ use crate::service::HttpService;
 ///     .allow_origin("https://app.example.org")?
 ///     .max_body(1 << 20)
 ///     .body_timeout(Duration::from_secs(10))
-///     .connection_limits(ConnectionLimits::new().max_connections(256))
 ///     .bind("127.0.0.1:8080")
-///     .await?;
+///     .await?
+///     .max_connections(256)
+///     .header_timeout(Duration::from_secs(10));
 /// # server.await;
 /// # Ok(())
 /// # }
@@ -51,7 +53,6 @@ pub struct HttpServerBuilder<A> {
     engine: Engine,
     authenticator: A,
     options: Options,
-    timing: Timing,
 }
 
 impl HttpServer {
@@ -71,7 +72,6 @@ impl HttpServer {
                 base_path: None,
                 console: None,
             },
-            timing: Timing::default(),
         }
     }
 }
@@ -86,7 +86,6 @@ impl<A> HttpServerBuilder<A> {
             engine: self.engine,
             authenticator: SharedAuthenticator::new(authenticator),
             options: self.options,
-            timing: self.timing,
         }
     }
 
@@ -260,52 +259,23 @@ impl<A> HttpServerBuilder<A> {
         self.options.forms.push(ResultFormat::new(media_type, extension, Arc::new(write)));
         self
     }
-
-    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
-    /// authenticated from the first request on that was let in; a finished request that needs no
-    /// credentials, such as `GET /health`, saves it from the unauthenticated timeout, but not from
-    /// making room for others. Of the unauthenticated timeout and the
-    /// [header timeout](Self::header_timeout) the shorter one counts.
-    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
-        self.timing.limits = limits;
-        self
-    }
-
-    /// Maximum number of connections served at once, at least 1, default 1024; see
-    /// [`ConnectionLimits::max_connections`].
-    pub fn max_connections(mut self, count: usize) -> Self {
-        self.timing.limits = self.timing.limits.max_connections(count);
-        self
-    }
-
-    /// Time for the head of a request of HTTP/1 to arrive, from its first byte on, before the
-    /// connection is closed. Default 30 s.
-    pub fn header_timeout(mut self, timeout: Duration) -> Self {
-        self.timing.header_timeout = timeout;
-        self
-    }
-
-    /// Time for which a connection may lie idle between two requests; of HTTP/2 without open streams.
-    /// Default 75 s. Clients of HTTP/1 are told the time in whole seconds (`Keep-Alive: timeout=75`).
-    /// The connection is closed up to 5 s later, so that no request is lost that is sent just in time.
-    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
-        self.timing.keep_alive_timeout = timeout;
-        self
-    }
-
-    /// Sets the time that connections have, once the server ends, to finish their work. Default
-    /// 5 s.
-    pub fn max_linger(mut self, time: Duration) -> Self {
-        self.timing.max_linger = time;
-        self
-    }
 }
 
 impl HttpServerBuilder<SharedAuthenticator> {
     /// Makes a service of the server, to be nested in a stack of one's own.
+    ///
+    /// A service has no connections, so that no setting of them can be set before:
+    ///
+    /// ```compile_fail
+    /// # use splengine_core::auth::SharedAuthenticator;
+    /// # use splengine_http::HttpServerBuilder;
+    /// # fn example(builder: HttpServerBuilder<SharedAuthenticator>) {
+    /// let service = builder.max_connections(8).into_service();
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_service(self) -> HttpService {
-        let Self { engine, authenticator, options, .. } = self;
+        let Self { engine, authenticator, options } = self;
         HttpService::new(Context::new(engine, authenticator, options).router())
     }
 
@@ -333,11 +303,10 @@ impl HttpServerBuilder<SharedAuthenticator> {
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<HttpServer, BindError> {
         let local_addr = net::local_addr(&listener)?;
-        let Self { engine, authenticator, options, mut timing } = self;
-        timing.limits = timing.limits.counted_by(&engine);
-        let context = Context::new(engine, authenticator, options);
+        let Self { engine, authenticator, options } = self;
+        let context = Context::new(engine.clone(), authenticator, options);
         let service = HttpService::new(context.router());
         let connections = context.metrics.connections.clone();
-        Ok(HttpServer::new(listener, local_addr, service, connections, timing))
+        Ok(HttpServer::new(listener, local_addr, service, connections, engine))
     }
 }

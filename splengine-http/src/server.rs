@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
+use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections};
 use tokio::net::TcpListener;
@@ -57,6 +58,8 @@ pub struct HttpServer {
     local_addr: SocketAddr,
     service: HttpService,
     connections: Gauge,
+    /// Whose statistics count the connections.
+    engine: Engine,
     timing: Timing,
 }
 
@@ -90,9 +93,49 @@ impl HttpServer {
         local_addr: SocketAddr,
         service: HttpService,
         connections: Gauge,
-        timing: Timing,
+        engine: Engine,
     ) -> Self {
-        Self { listener, local_addr, service, connections, timing }
+        let timing = Timing::default();
+        Self { listener, local_addr, service, connections, engine, timing }
+    }
+
+    /// Sets the bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first request on that was let in; a finished request that needs no
+    /// credentials, such as `GET /health`, saves it from the unauthenticated timeout, but not from
+    /// making room for others. Of the unauthenticated timeout and the
+    /// [header timeout](Self::header_timeout) the shorter one counts.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.timing.limits = limits;
+        self
+    }
+
+    /// Sets the maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`].
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.timing.limits = self.timing.limits.max_connections(count);
+        self
+    }
+
+    /// Sets the maximum time for the head of a request of HTTP/1 to arrive, from its first byte on, before
+    /// the connection is closed. Default 30 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.header_timeout = timeout;
+        self
+    }
+
+    /// Sets the time for which a connection may lie idle between two requests; of HTTP/2 without open
+    /// streams. Default 75 s. Clients of HTTP/1 are told it in whole seconds (`Keep-Alive: timeout=75`). The
+    /// connection is closed up to 5 s later, so that no request is lost that is sent just in time.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.timing.keep_alive_timeout = timeout;
+        self
+    }
+
+    /// Sets the time that connections have, once the server ends, to finish their work. Default
+    /// 5 s.
+    pub fn max_linger(mut self, time: Duration) -> Self {
+        self.timing.max_linger = time;
+        self
     }
 
     /// Returns the server's service, for a further server, such as the WebSocket server's API: a
@@ -109,7 +152,7 @@ impl HttpServer {
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections, lets the open ones finish
-    /// their requests, and closes what is left after the builder's `max_linger`.
+    /// their requests, and closes what is left after [`max_linger`](Self::max_linger).
     ///
     /// While `shutdown` is pending everything is answered. If the engine is drained within it, load
     /// balancers (`/ready`) and clients (503) are told of the end before it comes.
@@ -118,13 +161,14 @@ impl HttpServer {
     ///
     /// Dropping the future closes the listener and all connections but those that were upgraded.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, service, connections, timing, .. } = self;
+        let Self { listener, service, connections, engine, mut timing, .. } = self;
+        timing.limits = timing.limits.counted_by(&engine);
         run(listener, service, connections, timing, shutdown).await;
     }
 }
 
 /// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers that
-/// are HTTP and more. The bounds are the defaults of the builder's, with `limits` given. Each request
+/// are HTTP and more. The bounds are the defaults of [`HttpServer`], with `limits` given. Each request
 /// has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among its
 /// extensions; the code that authenticates the caller notes it in the handle. A connection that was
 /// upgraded is the service's; it counts until its handle says that it is authenticated.

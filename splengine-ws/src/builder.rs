@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{self, BindError, ConnectionLimits, OriginError, OriginPolicy};
+use splengine_core::net::{self, BindError, OriginError, OriginPolicy};
 use splengine_http::{HttpServer, HttpService};
 use tokio::net::{TcpListener, ToSocketAddrs};
 
@@ -12,7 +12,9 @@ use crate::context::{Context, Options};
 use crate::server::{WsServer, WsService};
 
 /// Sets up the WebSocket server. Made by [`WsServer::builder`]; it can be opened only after
-/// [`authenticate`](Self::authenticate).
+/// [`authenticate`](Self::authenticate). Bounds on connections are set on the [`WsServer`] that
+/// [`bind`](Self::bind) and [`listen`](Self::listen) return: the server as a
+/// [service](Self::into_service) has no connections.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -45,7 +47,6 @@ pub struct WsServerBuilder<A> {
     authenticator: A,
     api: Option<HttpService>,
     options: Options,
-    limits: ConnectionLimits,
     logins: Option<PathBuf>,
 }
 
@@ -65,7 +66,6 @@ impl WsServer {
                 ping_every: Duration::from_secs(15),
                 max_linger: Duration::from_secs(5),
             },
-            limits: ConnectionLimits::new(),
             logins: None,
         }
     }
@@ -82,7 +82,6 @@ impl<A> WsServerBuilder<A> {
             authenticator: SharedAuthenticator::new(authenticator),
             api: self.api,
             options: self.options,
-            limits: self.limits,
             logins: self.logins,
         }
     }
@@ -127,7 +126,7 @@ impl<A> WsServerBuilder<A> {
     /// 503. Default 1024. A caller, with the guests that they have invited, may have as many as are left
     /// to others (half of all, if there is no other), one guest 16, and guests no more than leave some to
     /// their host; the next upgrade is refused with 429. Clients that have yet to show a ticket are bounded
-    /// by the [limits of connections](Self::connection_limits), or there are as many of them where the
+    /// by the [limits of connections](WsServer::connection_limits), or there are as many of them where the
     /// [service](crate::WsService) is used without these; one for which there is no place then is closed
     /// with 4429.
     pub fn max_clients(mut self, count: usize) -> Self {
@@ -162,21 +161,6 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
-    /// authenticated from the first request on that was let in, a WebSocket once its caller is known
-    /// by its headers or its ticket; until then it makes room for others.
-    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Maximum number of connections served at once, at least 1, default 1024; see
-    /// [`ConnectionLimits::max_connections`]. WebSockets whose callers are known are not among them.
-    pub fn max_connections(mut self, count: usize) -> Self {
-        self.limits = self.limits.max_connections(count);
-        self
-    }
-
     /// Sets the maximum time for which the end of the server waits until its clients were told. Default
     /// 5 s.
     pub fn max_linger(mut self, time: Duration) -> Self {
@@ -187,7 +171,7 @@ impl<A> WsServerBuilder<A> {
 
 impl WsServerBuilder<SharedAuthenticator> {
     fn into_context(self) -> Arc<Context> {
-        let Self { engine, authenticator, api, options, logins, .. } = self;
+        let Self { engine, authenticator, api, options, logins } = self;
         let api = api.unwrap_or_else(|| {
             HttpServer::builder(engine.clone()).authenticate(authenticator.clone()).into_service()
         });
@@ -196,6 +180,16 @@ impl WsServerBuilder<SharedAuthenticator> {
 
     /// Makes a service of the server, to be nested in a stack of one's own, under any path. Draining
     /// the engine disconnects its clients; [`WsService::close`] disconnects all others.
+    ///
+    /// A service has no connections, so that no setting of them can be set before:
+    ///
+    /// ```compile_fail
+    /// # use splengine_core::auth::SharedAuthenticator;
+    /// # use splengine_ws::WsServerBuilder;
+    /// # fn example(builder: WsServerBuilder<SharedAuthenticator>) {
+    /// let service = builder.max_connections(8).into_service();
+    /// # }
+    /// ```
     #[must_use]
     pub fn into_service(self) -> WsService {
         WsService::new(self.into_context())
@@ -225,7 +219,7 @@ impl WsServerBuilder<SharedAuthenticator> {
     /// [`BindError`] when the listener has no address.
     pub fn listen(self, listener: TcpListener) -> Result<WsServer, BindError> {
         let local_addr = net::local_addr(&listener)?;
-        let limits = self.limits.clone().counted_by(&self.engine);
-        Ok(WsServer::new(listener, local_addr, self.into_service(), limits))
+        let engine = self.engine.clone();
+        Ok(WsServer::new(listener, local_addr, self.into_service(), engine))
     }
 }

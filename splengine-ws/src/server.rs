@@ -8,6 +8,7 @@ use std::task::{self, Poll};
 use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
+use splengine_core::Engine;
 use splengine_core::net::{ConnectionLimits, Server};
 use splengine_http::{ResponseBody, ResponseFuture};
 use tokio::net::TcpListener;
@@ -48,6 +49,8 @@ pub struct WsServer {
     local_addr: SocketAddr,
     service: WsService,
     limits: ConnectionLimits,
+    /// Whose statistics count the connections.
+    engine: Engine,
 }
 
 impl WsServer {
@@ -55,9 +58,24 @@ impl WsServer {
         listener: TcpListener,
         local_addr: SocketAddr,
         service: WsService,
-        limits: ConnectionLimits,
+        engine: Engine,
     ) -> Self {
-        Self { listener, local_addr, service, limits }
+        Self { listener, local_addr, service, limits: ConnectionLimits::new(), engine }
+    }
+
+    /// Sets the bounds on connections. Default: those of [`ConnectionLimits::new`]. A connection counts as
+    /// authenticated from the first request on that was let in, a WebSocket once its caller is known
+    /// by its headers or its ticket; until then it makes room for others.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Sets the maximum number of connections served at once, at least 1, default 1024; see
+    /// [`ConnectionLimits::max_connections`]. WebSockets whose callers are known are not among them.
+    pub fn max_connections(mut self, count: usize) -> Self {
+        self.limits = self.limits.max_connections(count);
+        self
     }
 
     /// The address that it listens on.
@@ -77,7 +95,8 @@ impl WsServer {
     /// Dropping the future closes the listener and all connections but the WebSockets that are open:
     /// they stay until their sessions end.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
-        let Self { listener, service, limits, .. } = self;
+        let Self { listener, service, limits, engine, .. } = self;
+        let limits = limits.counted_by(&engine);
         splengine_http::serve(listener, service.clone(), limits, shutdown).await;
         service.close().await;
     }

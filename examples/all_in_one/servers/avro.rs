@@ -13,28 +13,29 @@ pub(super) const KIND: Kind = Kind {
     addresses: |opening| opening.settings.avro.as_deref(),
     interface: |bound, _| ("avro-rpc", bound.place("", "")),
     add: |opening, bound, servers| {
-        let mut builder = configured(opening);
-        if let Some(tls) = &opening.tls {
-            builder = builder.serve_tls(tls.clone());
-            builder = builder.plain_text(opening.settings.file.avro.plain_text.unwrap_or(true));
+        let settings = opening.settings;
+        let server = configured(opening).listen(bound.listener).map_err(Failure::start)?;
+        let mut server =
+            server.connection_limits(settings.connections.apply(ConnectionLimits::new()));
+        if let Some(count) = settings.avro_table.max_connections {
+            server = server.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
         }
-        Ok(servers.add(builder.listen(bound.listener).map_err(Failure::start)?))
+        if let Some(tls) = &opening.tls {
+            server = server.serve_tls(tls.clone());
+            server = server.plain_text(settings.file.avro.plain_text.unwrap_or(true));
+        }
+        Ok(servers.add(server))
     },
 };
 
 pub(super) fn configured(opening: &Opening<'_>) -> AvroServerBuilder<SharedAuthenticator> {
     let Opening { engine, settings, interfaces, .. } = opening;
-    let table = &settings.avro_table;
-    let mut builder = AvroServer::builder((*engine).clone())
-        .authenticate(settings.accounts.clone())
-        .connection_limits(settings.connections.apply(ConnectionLimits::new()));
+    let mut builder =
+        AvroServer::builder((*engine).clone()).authenticate(settings.accounts.clone());
     for (name, place) in interfaces {
         builder = builder.interface(*name, place);
     }
-    if let Some(count) = table.max_connections {
-        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
-    }
-    if let Some(bytes) = table.max_frame {
+    if let Some(bytes) = settings.avro_table.max_frame {
         builder = builder.max_frame(bytes);
     }
     builder

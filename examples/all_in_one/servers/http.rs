@@ -13,7 +13,16 @@ pub(super) const KIND: Kind = Kind {
     addresses: |opening| opening.settings.http.as_deref(),
     interface: |bound, _| ("rest", bound.place("http://", "/api/v1")),
     add: |opening, bound, servers| {
+        let settings = opening.settings;
         let server = configured(opening)?.listen(bound.listener).map_err(Failure::start)?;
+        let mut server =
+            server.connection_limits(settings.connections.apply(ConnectionLimits::new()));
+        if let Some(count) = settings.max_connections {
+            server = server.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
+        }
+        server = settings.header_timeout.into_iter().fold(server, HttpServer::header_timeout);
+        server =
+            settings.keep_alive_timeout.into_iter().fold(server, HttpServer::keep_alive_timeout);
         // The WebSocket server has the same for its API.
         opening.api.get_or_init(|| server.service());
         Ok(servers.add(server))
@@ -35,16 +44,6 @@ pub(super) fn configured(
         builder = builder
             .allow_origin(origin)
             .map_err(|error| Failure::caused("[http] allow-origins", &error))?;
-    }
-    builder = builder.connection_limits(settings.connections.apply(ConnectionLimits::new()));
-    if let Some(count) = settings.max_connections {
-        builder = builder.max_connections(usize::try_from(count.get()).unwrap_or(usize::MAX));
-    }
-    if let Some(timeout) = settings.header_timeout {
-        builder = builder.header_timeout(timeout);
-    }
-    if let Some(timeout) = settings.keep_alive_timeout {
-        builder = builder.keep_alive_timeout(timeout);
     }
     builder = settings.max_buffered.into_iter().fold(builder, HttpServerBuilder::max_buffered);
     if let Some(bytes) = settings.max_body {

@@ -25,7 +25,6 @@ pub(super) const KIND: Kind = Kind {
         let mut builder = WsServer::builder(opening.engine.clone())
             .authenticate(settings.accounts.clone())
             .keep_logins(settings.logins())
-            .connection_limits(settings.connections.apply(ConnectionLimits::new()))
             .api(api);
         for origin in &settings.ws_origins {
             builder = builder
@@ -40,6 +39,8 @@ pub(super) const KIND: Kind = Kind {
                 .map_err(|error| Failure::caused("[ws] public-url", &error))?;
         }
         builder = settings.ws_clients.into_iter().fold(builder, WsServerBuilder::max_clients);
-        Ok(servers.add(builder.listen(bound.listener).map_err(Failure::start)?))
+        let server = builder.listen(bound.listener).map_err(Failure::start)?;
+        let limits = settings.connections.apply(ConnectionLimits::new());
+        Ok(servers.add(server.connection_limits(limits)))
     },
 };

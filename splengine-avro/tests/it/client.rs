@@ -60,16 +60,33 @@ impl TestServer {
         Self::open_to(engine, configure).await
     }
 
+    /// One whose connections are served as `configure` says.
+    pub(crate) async fn on(configure: impl FnOnce(AvroServer) -> AvroServer) -> Self {
+        let engine = Engine::builder(Actor).max_running(64).build().expect("built");
+        Self::with(engine, |server| server, configure).await
+    }
+
     pub(crate) async fn open_to(
         engine: Engine,
         configure: impl FnOnce(
             AvroServerBuilder<SharedAuthenticator>,
         ) -> AvroServerBuilder<SharedAuthenticator>,
     ) -> Self {
+        Self::with(engine, configure, |server| server).await
+    }
+
+    pub(crate) async fn with(
+        engine: Engine,
+        configure: impl FnOnce(
+            AvroServerBuilder<SharedAuthenticator>,
+        ) -> AvroServerBuilder<SharedAuthenticator>,
+        configure_server: impl FnOnce(AvroServer) -> AvroServer,
+    ) -> Self {
         let everyone = Caller::new("guest").expect("a user name").with_all_scopes();
         let builder =
             AvroServer::builder(engine).authenticate(StaticTokens::new().allow_anonymous(everyone));
         let server = configure(builder).bind("127.0.0.1:0").await.expect("bound");
+        let server = configure_server(server);
         let addr = server.local_addr();
         let (close, closed) = tokio::sync::oneshot::channel();
         let server = tokio::spawn(server.run_until(async {

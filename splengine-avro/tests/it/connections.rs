@@ -45,7 +45,7 @@ async fn whoever_says_too_little_is_sent_away() {
 
 #[tokio::test]
 async fn calls_beyond_the_bound_wait_for_their_turn() {
-    let server = TestServer::open(|server| server.max_calls(2)).await;
+    let server = TestServer::on(|server| server.max_calls(2)).await;
     let mut client = server.connect().await;
     client.shake_hands().await;
     for serial in 1..=50 {
@@ -74,9 +74,11 @@ async fn answers_that_fill_several_pieces_are_each_given_once() {
 async fn a_call_that_runs_at_the_end_is_answered_whatever_is_sent_meanwhile() {
     let engine = Engine::builder(Actor).build().expect("built");
     let linger = Duration::from_secs(60);
-    let mut server = TestServer::open_to(engine.clone(), |server| {
-        server.frame_timeout(SHORT).max_linger(linger)
-    })
+    let mut server = TestServer::with(
+        engine.clone(),
+        |server| server.frame_timeout(SHORT),
+        |server| server.max_linger(linger),
+    )
     .await;
     let mut client = server.connect().await;
     client.shake_hands().await;
@@ -150,7 +152,8 @@ async fn who_says_no_more_is_answered_all_the_same() {
 #[tokio::test]
 async fn who_leaves_behind_much_that_was_not_read_is_noticed() {
     let engine = Engine::builder(Actor).build().expect("built");
-    let server = TestServer::open_to(engine.clone(), |server| server.max_calls(1)).await;
+    let server =
+        TestServer::with(engine.clone(), |server| server, |server| server.max_calls(1)).await;
     let mut client = server.connect().await;
     client.shake_hands().await;
     client.execute(0, "wait").await;
@@ -184,7 +187,7 @@ async fn nothing_is_read_of_a_call_before_it_is_known_whose_it_is() {
 
 #[tokio::test]
 async fn connections_beyond_the_bound_wait_for_their_turn() {
-    let server = TestServer::open(|server| server.max_connections(1)).await;
+    let server = TestServer::on(|server| server.max_connections(1)).await;
     let mut first = server.connect().await;
     first.shake_hands().await;
     first.execute(1, "known").await;
@@ -201,7 +204,7 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
 
 #[tokio::test]
 async fn who_lies_idle_and_is_not_known_makes_room_for_others() {
-    let server = TestServer::open(|server| server.max_connections(6)).await;
+    let server = TestServer::on(|server| server.max_connections(6)).await;
     let mut known = server.connect().await;
     known.shake_hands().await;
     known.execute(1, "first").await;
@@ -283,9 +286,11 @@ async fn a_large_claim_is_not_believed() {
 #[tokio::test]
 async fn an_http_2_connection_without_requests_is_closed() {
     let limits = ConnectionLimits::new().write_timeout(SHORT).unauthenticated_write_timeout(SHORT);
-    let server = TestServer::open(|server| {
-        server.frame_timeout(Duration::from_secs(1)).connection_limits(limits)
-    })
+    let server = TestServer::with(
+        Engine::builder(Actor).build().expect("built"),
+        |server| server.frame_timeout(Duration::from_secs(1)),
+        |server| server.connection_limits(limits),
+    )
     .await;
     let mut client = server.connect().await;
     let mut request = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
@@ -319,7 +324,7 @@ async fn an_http_2_connection_without_requests_is_closed() {
 #[tokio::test]
 async fn an_http_2_connection_that_takes_no_answers_is_cut() {
     let limits = ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(2));
-    let server = TestServer::open(|server| server.connection_limits(limits)).await;
+    let server = TestServer::on(|server| server.connection_limits(limits)).await;
     for (window, path) in [(0, "/avro/protocol"), (1, "/none")] {
         let mut client = server.connect().await;
         let mut requests = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0".to_vec();

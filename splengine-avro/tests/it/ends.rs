@@ -28,7 +28,7 @@ async fn at_its_end_it_answers_what_it_was_asked() {
 
 #[tokio::test]
 async fn whoever_does_not_finish_is_closed_after_a_while() {
-    let mut server = TestServer::open(|server| server.max_linger(Duration::from_millis(100))).await;
+    let mut server = TestServer::on(|server| server.max_linger(Duration::from_millis(100))).await;
     let mut client = server.connect().await;
     client.shake_hands().await;
     client.execute(1, "hold").await;

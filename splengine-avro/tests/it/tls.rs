@@ -16,7 +16,7 @@ async fn every_framing_is_spoken_within_it_and_beside_it() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let key = Secret::new(made.signing_key.serialize_pem());
     let chain = made.cert.pem();
-    let server = TestServer::open(|server| server.tls(chain.as_bytes(), &key).expect("fits")).await;
+    let server = TestServer::on(|server| server.tls(chain.as_bytes(), &key).expect("fits")).await;
 
     let mut secured = Client::new(secure(&server, made.cert.der()).await.expect("secured"));
     let mut open = server.connect().await;
@@ -56,7 +56,7 @@ async fn certificates_are_replaced_while_they_are_served() {
     let [first, second] = [make(), make()];
     let tls = Tls::new(first.cert.pem().as_bytes(), &key(&first)).expect("fits");
     let given = tls.clone();
-    let server = TestServer::open(|server| server.serve_tls(given)).await;
+    let server = TestServer::on(|server| server.serve_tls(given)).await;
     let mut before = Client::new(secure(&server, first.cert.der()).await.expect("secured"));
     before.shake_hands().await;
     assert!(secure(&server, second.cert.der()).await.is_err());
@@ -77,7 +77,7 @@ async fn plain_text_can_be_switched_off() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
     let key = Secret::new(made.signing_key.serialize_pem());
     let chain = made.cert.pem();
-    let server = TestServer::open(|server| {
+    let server = TestServer::on(|server| {
         server.tls(chain.as_bytes(), &key).expect("fits").plain_text(false)
     })
     .await;
@@ -119,10 +119,15 @@ async fn without_it_its_clients_are_sent_away() {
     assert!(client.is_closed().await);
 }
 
-#[test]
-fn what_is_no_certificate_is_told() {
+#[tokio::test]
+async fn what_is_no_certificate_is_told() {
     let engine = splengine_core::Engine::builder(crate::client::Actor).build().expect("built");
-    let refused = splengine_avro::AvroServer::builder(engine).tls(b"nothing", &Secret::new("none"));
+    let server = splengine_avro::AvroServer::builder(engine)
+        .authenticate(splengine_core::auth::StaticTokens::new())
+        .bind("127.0.0.1:0")
+        .await
+        .expect("bound");
+    let refused = server.tls(b"nothing", &Secret::new("none"));
     let text = refused.expect_err("it is none").to_string();
     assert!(text.contains("private key"), "{text}");
 }

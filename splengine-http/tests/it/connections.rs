@@ -22,8 +22,7 @@ async fn a_connection_serves_many_requests() {
 #[tokio::test]
 async fn half_a_header_is_not_waited_for() {
     let short = Duration::from_secs(2);
-    let times = |http: HttpServerBuilder<_>| http.header_timeout(short).keep_alive_timeout(short);
-    let server = server_with(|e| e, times).await;
+    let server = server_on(|server| server.header_timeout(short).keep_alive_timeout(short)).await;
     let mut halves = Vec::new();
     // Nothing, what HTTP/1.1 and HTTP/2 may both begin with, half of HTTP/2's beginning, a header.
     let beginnings: [&[u8]; 4] = [b"", b"P", b"PRI * HTTP/2", b"POST /execute HTTP/1.1\r\nHo"];
@@ -43,7 +42,7 @@ async fn half_a_header_is_not_waited_for() {
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_their_turn() {
-    let server = server_with(|e| e, |http| http.max_connections(2)).await;
+    let server = server_on(|server| server.max_connections(2)).await;
     // Of two callers: a connection beyond the share of its caller would make room.
     let mut first = server.connect().await;
     first.post("/execute", &[TOKEN, JSON], sh("true").to_string().as_bytes()).await;
@@ -65,7 +64,7 @@ async fn connections_beyond_the_cap_wait_for_their_turn() {
 #[tokio::test]
 async fn silent_connections_of_strangers_hold_up_nobody() {
     let limits = || ConnectionLimits::new().max_connections(8).max_unauthenticated(6);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut known = server.connect().await;
     let run = sh("true").to_string();
     known.post("/execute", &[TOKEN, JSON], run.as_bytes()).await;
@@ -87,7 +86,7 @@ async fn silent_connections_of_strangers_hold_up_nobody() {
 #[tokio::test]
 async fn an_http_2_connection_that_only_answers_pings_is_closed() {
     let idle = Duration::from_secs(2);
-    let server = server_with(|e| e, |http| http.keep_alive_timeout(idle)).await;
+    let server = server_on(|server| server.keep_alive_timeout(idle)).await;
     let request = |body: &serde_json::Value| {
         http::Request::post(format!("http://{}/execute", server.addr))
             .header("authorization", TOKEN.trim_start_matches("Authorization: "))
@@ -114,7 +113,7 @@ async fn an_http_2_connection_that_only_answers_pings_is_closed() {
 #[tokio::test]
 async fn who_reads_nothing_is_cut_and_its_run_with_it() {
     let limits = || ConnectionLimits::new().write_timeout(Duration::from_secs(1));
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut deaf = Connection::open_narrow(server.addr).await;
     let body = sh("exec cat /dev/zero").to_string();
     deaf.post("/execute", &[TOKEN, JSON, "Accept: application/x-ndjson"], body.as_bytes()).await;
@@ -127,7 +126,7 @@ async fn who_reads_nothing_is_cut_and_its_run_with_it() {
 #[tokio::test]
 async fn who_asks_for_nothing_is_closed_and_a_poller_is_not() {
     let limits = || ConnectionLimits::new().unauthenticated_timeout(Duration::from_secs(3));
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut poller = server.connect().await;
     assert_eq!(poller.get("/health").await.status, 200);
     let mut silent = server.connect().await;
@@ -163,7 +162,7 @@ async fn http_2_without_tls() {
 #[tokio::test]
 async fn the_server_ends_gracefully_and_in_time() {
     let linger = Duration::from_secs(10);
-    let mut server = server_with(|e| e, |http| http.max_linger(linger)).await;
+    let mut server = server_on(|server| server.max_linger(linger)).await;
     let mut finishing = server.connect().await;
     finishing
         .post(
@@ -218,17 +217,14 @@ async fn two_hundred_callers_and_health_answers_all_the_while() {
 async fn bounds_of_any_size_are_taken() {
     let extremes = [(usize::MAX, Duration::MAX), (0, Duration::from_secs(30))];
     for (connections, time) in extremes {
-        let server = server_with(
-            |e| e,
-            |http| {
-                http.max_connections(connections)
-                    .header_timeout(time)
-                    .keep_alive_timeout(time)
-                    .body_timeout(time)
-                    .max_linger(time)
-                    .max_body(usize::MAX)
-            },
-        )
+        let bodies = |http: HttpServerBuilder<_>| http.body_timeout(time).max_body(usize::MAX);
+        let server = server_as(bodies, |server| {
+            server
+                .max_connections(connections)
+                .header_timeout(time)
+                .keep_alive_timeout(time)
+                .max_linger(time)
+        })
         .await;
         assert_eq!(server.run(&sh("echo well")).await["stdout"], "well\n");
     }
@@ -287,7 +283,7 @@ async fn requests_one_behind_the_other_are_all_answered_to_who_ends_their_half()
 #[tokio::test]
 async fn idle_connections_are_kept_for_as_long_as_clients_are_told() {
     let short = Duration::from_secs(3);
-    let server = server_with(|e| e, |http| http.keep_alive_timeout(short)).await;
+    let server = server_on(|server| server.keep_alive_timeout(short)).await;
     let mut idle = server.connect().await;
     let response = idle.get("/health").await;
     assert_eq!(response.header("keep-alive"), Some("timeout=3"));
@@ -335,7 +331,7 @@ async fn a_long_answer_to_http_1_0_ends_with_its_connection() {
 #[tokio::test]
 async fn half_a_header_of_a_further_request_is_not_waited_for() {
     let short = Duration::from_secs(2);
-    let server = server_with(|e| e, |http| http.header_timeout(short)).await;
+    let server = server_on(|server| server.header_timeout(short)).await;
     let mut half = server.connect().await;
     assert_eq!(half.get("/health").await.status, 200);
     half.send(b"GET /health HTTP/1.1\r\nHo").await;

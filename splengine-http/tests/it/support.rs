@@ -61,13 +61,29 @@ pub(crate) async fn server_with(
 ) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
-    open(root, Engine::builder(executor), configure_engine, configure_http).await
+    open(root, Engine::builder(executor), configure_engine, configure_http, |server| server).await
+}
+
+/// A server whose connections are served as `configure` says.
+pub(crate) async fn server_on(configure: impl FnOnce(HttpServer) -> HttpServer) -> TestServer {
+    server_as(|http| http, configure).await
+}
+
+pub(crate) async fn server_as(
+    configure_http: impl FnOnce(
+        HttpServerBuilder<SharedAuthenticator>,
+    ) -> HttpServerBuilder<SharedAuthenticator>,
+    configure: impl FnOnce(HttpServer) -> HttpServer,
+) -> TestServer {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    open(root, Engine::builder(executor), |engine| engine, configure_http, configure).await
 }
 
 /// A server of an executor that does what a test tells it to.
 pub(crate) async fn server_to(executor: impl Execute) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
-    open(root, Engine::builder(executor), |engine| engine, |http| http).await
+    open(root, Engine::builder(executor), |engine| engine, |http| http, |server| server).await
 }
 
 /// A server that runs batches.
@@ -100,11 +116,12 @@ async fn open(
     configure_http: impl FnOnce(
         HttpServerBuilder<SharedAuthenticator>,
     ) -> HttpServerBuilder<SharedAuthenticator>,
+    configure: impl FnOnce(HttpServer) -> HttpServer,
 ) -> TestServer {
     let builder = builder.grace(Duration::from_millis(500));
     let engine = configure_engine(builder).build().expect("built");
     let builder = configure_http(HttpServer::builder(engine.clone()).authenticate(tokens()));
-    let server = builder.bind("127.0.0.1:0").await.expect("bound");
+    let server = configure(builder.bind("127.0.0.1:0").await.expect("bound"));
     let addr = server.local_addr();
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run_until(async {

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{TestServer, batch_server_as, eventually, server_with, sh, step};
+use crate::support::{TestServer, batch_server_as, eventually, server_on, server_with, sh, step};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BEARER: &str = "Bearer alices-very-long-token";
@@ -93,7 +93,7 @@ impl Client {
 #[tokio::test]
 async fn few_answers_wait_for_who_is_unauthenticated_and_not_for_long() {
     let limits = || ConnectionLimits::new().unauthenticated_write_timeout(Duration::from_secs(4));
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     // With a window of one byte all of a short answer lies in the buffers of HTTP/2, but for that byte.
     for (path, window) in [("/openapi.json", 0), ("/metrics", 0), ("/metrics", 1), ("/health", 1)] {
         let cut = server.engine.stats().connections.write_timed_out;
@@ -126,7 +126,7 @@ async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
             .write_timeout(Duration::from_secs(6))
             .unauthenticated_write_timeout(PATIENCE)
     };
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 0).await;
     client.ask("/api/v1/whoami", Some(BEARER)).await;
     eventually("it is known", || client.answered() == 1).await;
@@ -151,7 +151,7 @@ async fn who_is_known_is_answered_at_once_and_cut_later_with_what_it_runs() {
 async fn who_reads_slowly_is_not_cut() {
     let time = Duration::from_secs(4);
     let limits = || ConnectionLimits::new().unauthenticated_write_timeout(time);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let stream = TcpStream::connect(server.addr).await.expect("connects");
     let mut builder = h2::client::Builder::new();
     let handshake = builder.initial_window_size(8 << 10).handshake::<_, Bytes>(stream);
@@ -339,7 +339,7 @@ async fn status_of(client: &Client, request: http::request::Builder, is_whole: b
 #[tokio::test]
 async fn heads_of_requests_that_wait_take_little_memory() {
     let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 0).await;
     for _ in 0..8 {
         client.ask("/openapi.json", None).await;
@@ -380,7 +380,7 @@ async fn heads_of_requests_that_wait_take_little_memory() {
 #[tokio::test]
 async fn heads_are_counted_with_their_queries() {
     let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 0).await;
     for _ in 0..8 {
         client.ask("/openapi.json", None).await;
@@ -401,7 +401,7 @@ async fn heads_are_counted_with_their_queries() {
 #[tokio::test]
 async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have() {
     let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 1 << 20).await;
     assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
     let unfinished = |client: &Client| {
@@ -477,7 +477,7 @@ async fn of_bodies_that_nobody_reads_no_more_than_a_window_is_taken() {
 async fn bodies_of_requests_that_wait_count_as_what_a_connection_may_receive() {
     // A quarter is for all that are unknown: two connections' windows.
     let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
-    let server = server_with(|e| e, |http| http.connection_limits(limits())).await;
+    let server = server_on(|server| server.connection_limits(limits())).await;
     let [first, second] =
         [with_all_turns_taken(&server).await, with_all_turns_taken(&server).await];
     let mut held = Vec::new();

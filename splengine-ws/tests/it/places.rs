@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::support::{ALICE, BOB, Client, How, TestServer, server_with};
+use crate::support::{ALICE, BOB, Client, How, TestServer, server_on, server_with};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -81,7 +81,7 @@ async fn cookie_of_guest(server: &TestServer, ticket: &Secret) -> String {
 /// Connections on which nothing is asked for any more count as their host's.
 #[tokio::test]
 async fn guests_of_one_host_leave_connections_to_others() {
-    let server = server_with(|policy| policy, |server| server.max_connections(8)).await;
+    let server = server_on(|server| server.max_connections(8)).await;
     let mut first = server.plain("").await;
     let id = first.frame("session").await["sessionId"].as_str().expect("an id").to_owned();
     let sessions = server.engine.sessions();

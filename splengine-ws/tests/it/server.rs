@@ -6,7 +6,7 @@ use splengine_core::net::ConnectionLimits;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
 
-use crate::support::{ALICE, BOB, How, server, server_with};
+use crate::support::{ALICE, BOB, How, server, server_on, server_with};
 
 #[tokio::test]
 async fn pages_of_other_sites_are_kept_out() {
@@ -392,7 +392,7 @@ async fn one_callers_web_sockets_leave_places_to_others() {
 #[tokio::test]
 async fn web_sockets_without_a_ticket_make_room_for_others() {
     let limits = ConnectionLimits::new().max_connections(3);
-    let server = server_with(|policy| policy, |server| server.connection_limits(limits)).await;
+    let server = server_on(|server| server.connection_limits(limits)).await;
     // Whose callers are known take no places.
     let mut known = Vec::new();
     for _ in 0..4 {

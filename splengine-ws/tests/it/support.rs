@@ -42,6 +42,19 @@ pub(crate) async fn server_with(
     sessions: impl FnOnce(SessionPolicy) -> SessionPolicy,
     configure: impl FnOnce(WsServerBuilder<SharedAuthenticator>) -> WsServerBuilder<SharedAuthenticator>,
 ) -> TestServer {
+    open(sessions, configure, |server| server).await
+}
+
+/// A server whose connections are served as `configure` says.
+pub(crate) async fn server_on(configure: impl FnOnce(WsServer) -> WsServer) -> TestServer {
+    open(|policy| policy, |server| server, configure).await
+}
+
+async fn open(
+    sessions: impl FnOnce(SessionPolicy) -> SessionPolicy,
+    configure: impl FnOnce(WsServerBuilder<SharedAuthenticator>) -> WsServerBuilder<SharedAuthenticator>,
+    configure_server: impl FnOnce(WsServer) -> WsServer,
+) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let policy = SessionPolicy::new()
@@ -61,7 +74,7 @@ pub(crate) async fn server_with(
         tokens.insert(&token, caller.clone()).expect("long enough");
     }
     let builder = configure(WsServer::builder(engine.clone()).authenticate(tokens));
-    let server = builder.bind("127.0.0.1:0").await.expect("bound");
+    let server = configure_server(builder.bind("127.0.0.1:0").await.expect("bound"));
     let addr = server.local_addr();
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run_until(async {
