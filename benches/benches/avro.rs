@@ -53,7 +53,7 @@ fn main() {
             .bind("127.0.0.1:0")
             .await
             .expect("bound");
-        let addr = server.local_addr();
+        let addr = server.local_addr().tcp().expect("of TCP");
         tokio::spawn(async { server.await });
         addr
     });

@@ -85,7 +85,7 @@ async fn ours(home: &Path) -> SocketAddr {
         .bind("127.0.0.1:0", &keys)
         .await
         .expect("bound");
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(async { server.await });
     addr
 }

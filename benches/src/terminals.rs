@@ -62,7 +62,7 @@ pub async fn ours(command: &[&str]) -> (SocketAddr, Engine) {
         .await
         .expect("bound")
         .max_connections(4096);
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(async { server.await });
     (addr, engine)
 }

@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// The shell of terminal sessions [default: bash, or sh where there is none]
     #[arg(long, value_name = "PATH", env = "SPLENGINE_SHELL")]
     pub(crate) shell: Option<String>,
-    /// Address of the HTTP server; `off` leaves it out, port 0 takes a free one [default:
-    /// 127.0.0.1:8080]
+    /// Address of the HTTP server: HOST:PORT, where port 0 is a free one, or a UNIX socket, unix:PATH or
+    /// unix:PATH,mode=0660; `off` leaves it out [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_HTTP")]
     pub(crate) http: Option<String>,
     /// Address of the WebSocket server, as for --http [default: 127.0.0.1:8081]

@@ -108,7 +108,8 @@ pub(crate) struct UserTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct HttpTable {
-    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
     /// `127.0.0.1:8080`.
     pub(crate) address: Option<String>,
     /// Path below which clients find the server, such as `/engine`, if a proxy removes it before it
@@ -136,7 +137,8 @@ pub(crate) struct HttpTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct WsTable {
-    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
     /// `127.0.0.1:8081`.
     pub(crate) address: Option<String>,
     /// Origins whose pages may open terminals. Default: the server's own.
@@ -153,7 +155,8 @@ pub(crate) struct WsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct AvroTable {
-    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
     /// `127.0.0.1:9090`.
     pub(crate) address: Option<String>,
     /// Maximum number of connections served at once, at least 1. Default 1024.
@@ -175,7 +178,8 @@ pub(crate) struct AvroTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SshTable {
-    /// Address `HOST:PORT`; `off` leaves the server out, and port 0 takes a free one. Default
+    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
     /// `127.0.0.1:2222`.
     pub(crate) address: Option<String>,
     /// Files of private host keys in OpenSSH's format; a missing one is created, of ed25519. The first

@@ -10,7 +10,8 @@ use crate::settings::Settings;
 pub(crate) fn announce(settings: &Settings, opened: &Opened) {
     let mut ready = vec!["\"ready\":true".to_owned()];
     for (server, address) in &opened.addresses {
-        ready.push(format!("\"{server}\":\"{address}\""));
+        let address = serde_json::Value::from(address.to_string());
+        ready.push(format!("\"{server}\":{address}"));
     }
     if let Some(token) = &settings.made_token {
         ready.push(format!("\"token\":\"{}\"", token.expose()));

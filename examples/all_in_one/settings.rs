@@ -1,11 +1,11 @@
 //! The settings that result from flags, environment and file.
 
+mod address;
 mod checks;
 mod stores;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::num::NonZeroU32;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -27,12 +27,13 @@ use crate::file::{
     SessionsTable, SshTable,
 };
 use crate::own_files::OwnFiles;
+pub(crate) use crate::settings::address::Address;
 pub(crate) use crate::settings::stores::{batches_dir, store_error};
 use crate::tokens::{self, Empty, Tokens};
 
 pub(crate) struct Settings {
     pub(crate) root: PathBuf,
-    pub(crate) http: Option<Vec<SocketAddr>>,
+    pub(crate) http: Option<Address>,
     /// Who there is, by which tokens and with which rights.
     pub(crate) accounts: Accounts,
     /// What is read again while the server runs.
@@ -52,13 +53,13 @@ pub(crate) struct Settings {
     pub(crate) keep_alive_timeout: Option<Duration>,
     pub(crate) max_body: Option<usize>,
     pub(crate) max_buffered: Option<usize>,
-    pub(crate) ws: Option<Vec<SocketAddr>>,
+    pub(crate) ws: Option<Address>,
     pub(crate) ws_origins: Vec<String>,
     pub(crate) ws_clients: Option<usize>,
     pub(crate) public_url: Option<String>,
-    pub(crate) avro: Option<Vec<SocketAddr>>,
+    pub(crate) avro: Option<Address>,
     pub(crate) avro_table: AvroTable,
-    pub(crate) ssh: Option<Vec<SocketAddr>>,
+    pub(crate) ssh: Option<Address>,
     pub(crate) ssh_table: SshTable,
     /// Whether a setting of the SSH server was given.
     ssh_is_wanted: bool,
@@ -168,11 +169,11 @@ impl Settings {
         let path = children_path(&file.environment);
         let settings = Self {
             root: root(args.root.clone().or(file.root), &args.culprit("root"))?,
-            http: address(&args.culprit("http"), http_address, has_credentials)?,
+            http: Address::parse(&args.culprit("http"), http_address, has_credentials)?,
             accounts: Accounts::new(accounts),
-            ws: address(&args.culprit("ws"), ws_address, has_credentials)?,
-            avro: address(&args.culprit("avro"), avro_address, has_credentials)?,
-            ssh: address(&args.culprit("ssh"), ssh_address, has_keys)?,
+            ws: Address::parse(&args.culprit("ws"), ws_address, has_credentials)?,
+            avro: Address::parse(&args.culprit("avro"), avro_address, has_credentials)?,
+            ssh: Address::parse(&args.culprit("ssh"), ssh_address, has_keys)?,
             ssh_is_wanted: args.ssh.is_some()
                 || file.ssh.address.is_some()
                 || !file.ssh.host_keys.is_empty()
@@ -465,35 +466,6 @@ pub(crate) fn root(asked: Option<PathBuf>, culprit: &str) -> Result<PathBuf, Usa
             Err(UsageError::new(&culprit, &problem))
         }
     }
-}
-
-/// The addresses behind `text`; `None` for `off`. Beyond loopback only with credentials: whoever
-/// reaches the port would be in.
-fn address(
-    setting: &str,
-    text: &str,
-    has_credentials: bool,
-) -> Result<Option<Vec<SocketAddr>>, UsageError> {
-    if text == "off" {
-        return Ok(None);
-    }
-    let culprit = format!("{setting} {text}");
-    let addresses: Vec<SocketAddr> = text
-        .to_socket_addrs()
-        .map_err(|_| UsageError::new(&culprit, "is no address; wanted is HOST:PORT, or `off`"))?
-        .collect();
-    let is_loopback = |address: &SocketAddr| address.ip().to_canonical().is_loopback();
-    if !has_credentials && !addresses.iter().all(is_loopback) {
-        let wanted = if setting.to_lowercase().contains("ssh") {
-            "--authorized-keys"
-        } else {
-            "--token or --tokens"
-        };
-        let problem = format!("is not loopback, and that takes credentials: give {wanted}");
-        let problem = problem.as_str();
-        return Err(UsageError::new(&culprit, problem));
-    }
-    Ok(Some(addresses))
 }
 
 fn grace(args: &Args, file: Option<u64>) -> Result<Duration, UsageError> {

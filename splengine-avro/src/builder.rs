@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{self, BindError};
-use tokio::net::{TcpListener, ToSocketAddrs};
+use splengine_core::net::{BindError, Listener};
+use tokio::net::ToSocketAddrs;
 
 use crate::context::Options;
 use crate::responder::Responder;
@@ -167,17 +167,17 @@ impl AvroServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<AvroServer, BindError> {
-        let (listener, _) = net::bind(address).await?;
-        self.listen(listener)
+        self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener, such as an inherited one.
+    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
     ///
     /// # Errors
     ///
     /// [`BindError`] when the listener has no address.
-    pub fn listen(self, listener: TcpListener) -> Result<AvroServer, BindError> {
-        let local_addr = net::local_addr(&listener)?;
+    pub fn listen(self, listener: impl Into<Listener>) -> Result<AvroServer, BindError> {
+        let listener = listener.into();
+        let local_addr = listener.local_addr()?;
         let responder = Responder::new(self.engine, self.authenticator, self.options);
         Ok(AvroServer::new(listener, local_addr, responder))
     }

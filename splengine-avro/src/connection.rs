@@ -111,7 +111,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     Received::Opened(opened) => (serial, opened),
                     Received::Unknown(mut unknown) => {
                         waiting = unknown.size();
-                        let requester = Requester::of(source.address(), handle.is_authenticated());
+                        let requester = Requester::of(&source, handle.is_authenticated());
                         let activity = handle.begin();
                         learning.push(async move {
                             let _activity = activity;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use splengine_core::auth::CredentialSource;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -29,6 +30,8 @@ pub(crate) enum Requester {
     /// Anybody else, by the address, or the network of 64 bits in IPv6. Those whose address is not
     /// known share one place.
     Address(Option<IpAddr>),
+    /// Anybody of this uid, through a UNIX socket.
+    Uid(u32),
 }
 
 #[derive(Debug)]
@@ -117,11 +120,14 @@ impl ParseQueue {
 }
 
 impl Requester {
-    pub(crate) fn of(address: Option<IpAddr>, is_authenticated: bool) -> Self {
+    pub(crate) fn of(source: &CredentialSource, is_authenticated: bool) -> Self {
         if is_authenticated {
             return Self::Authenticated;
         }
-        Self::Address(address.map(|address| match address.to_canonical() {
+        if let Some(peer) = source.unix_peer() {
+            return Self::Uid(peer.uid);
+        }
+        Self::Address(source.address().map(|address| match address.to_canonical() {
             IpAddr::V6(ip) => {
                 let network = u128::from(ip) & !u128::from(u64::MAX);
                 IpAddr::V6(Ipv6Addr::from(network))
@@ -158,6 +164,8 @@ const MAX_WAITING: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use splengine_core::auth::UnixPeer;
+
     use super::*;
     use crate::protocol::hash_of;
 
@@ -170,7 +178,8 @@ mod tests {
     }
 
     fn requester(last: u8) -> Requester {
-        Requester::of(Some(IpAddr::from([192, 0, 2, last])), false)
+        let address = IpAddr::from([192, 0, 2, last]);
+        Requester::of(&CredentialSource::new("avro", Some(address)), false)
     }
 
     async fn parse(
@@ -228,11 +237,16 @@ mod tests {
 
     #[test]
     fn addresses_of_one_network_are_one_requester() {
-        let of = |ip: &str| Requester::of(Some(ip.parse().expect("an address")), false);
+        let source =
+            |ip: &str| CredentialSource::new("avro", Some(ip.parse().expect("an address")));
+        let of = |ip: &str| Requester::of(&source(ip), false);
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        assert_eq!(Requester::of(None, true), Requester::Authenticated);
+        assert_eq!(Requester::of(&source("::1"), true), Requester::Authenticated);
+        let unix = |uid, pid| CredentialSource::unix("avro", UnixPeer::new(uid, 1, Some(pid)));
+        assert_eq!(Requester::of(&unix(7, 1), false), Requester::of(&unix(7, 2), false));
+        assert_ne!(Requester::of(&unix(7, 1), false), Requester::of(&unix(8, 1), false));
     }
 }

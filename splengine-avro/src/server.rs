@@ -1,7 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -13,10 +12,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Closing, ConnectionHandle, ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections,
+    Closing, ConnectionHandle, ConnectionLimits, HttpBounds, ListenAddr, Listener, Peer,
+    PeerAddress, Server, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tower::Service as _;
 
@@ -54,8 +53,8 @@ use crate::service::{AvroService, head_bytes, lacks_memory};
 /// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct AvroServer {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listener: Listener,
+    local_addr: ListenAddr,
     responder: Responder,
     limits: ConnectionLimits,
     connections: ConnectionOptions,
@@ -73,7 +72,7 @@ struct ConnectionOptions {
 }
 
 impl AvroServer {
-    pub(crate) fn new(listener: TcpListener, local_addr: SocketAddr, responder: Responder) -> Self {
+    pub(crate) fn new(listener: Listener, local_addr: ListenAddr, responder: Responder) -> Self {
         let connections = ConnectionOptions {
             max_calls: 1024,
             plain_text: true,
@@ -154,8 +153,8 @@ impl AvroServer {
 
     /// The address that it listens on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections and calls, answers the calls
@@ -176,7 +175,7 @@ impl AvroServer {
             let opening = NewConnection {
                 responder: responder.clone(),
                 handle: stream.handle(),
-                peer: stream.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip())),
+                peer: stream.peer().ok(),
                 closing,
                 options: connections.clone(),
             };
@@ -187,8 +186,8 @@ impl AvroServer {
 }
 
 impl Server for AvroServer {
-    fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
@@ -215,7 +214,7 @@ impl fmt::Debug for AvroServer {
 struct NewConnection {
     responder: Responder,
     handle: ConnectionHandle,
-    peer: Option<PeerAddress>,
+    peer: Option<Peer>,
     closing: Closing,
     options: ConnectionOptions,
 }
@@ -242,6 +241,11 @@ impl NewConnection {
             return self.within(until, refuse_plain_text(speech, &mut stream)).await;
         }
         self.speak(speech, read, stream, until).await
+    }
+
+    fn source(&self) -> CredentialSource {
+        let unknown = || CredentialSource::new("avro", None);
+        self.peer.map_or_else(unknown, |peer| peer.credential_source("avro"))
     }
 
     /// Does something unless it takes too long, or the server ends.
@@ -295,7 +299,7 @@ impl NewConnection {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
         };
-        let source = CredentialSource::new("avro", self.peer.map(|peer| peer.ip));
+        let source = self.source();
         let Self { responder, handle, closing, options, .. } = self;
         let accepted = Accepted { handle, source, closing, max_calls: options.max_calls };
         connection::serve(&responder, frames, read, stream, accepted).await
@@ -306,8 +310,8 @@ impl NewConnection {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let service = AvroService::new(self.responder.clone());
-        let peer = self.peer;
-        let source = CredentialSource::new("avro", peer.map(|peer| peer.ip));
+        let source = self.source();
+        let address = self.peer.and_then(|peer| peer.ip()).map(PeerAddress::new);
         let handle = self.handle.clone();
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let mut activity = handle.begin();
@@ -316,8 +320,8 @@ impl NewConnection {
                 handle.set_multiplexed();
             }
             request.extensions_mut().insert(handle.clone());
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
+            if let Some(address) = address {
+                request.extensions_mut().insert(address);
             }
             request.extensions_mut().insert(source.clone());
             let mut service = service.clone();

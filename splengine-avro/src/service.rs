@@ -209,7 +209,7 @@ async fn respond(
         Ok(Received::Opened(opened)) => opened,
         Ok(Received::Unknown(mut unknown)) => {
             let is_known = shown.caller.is_some() || shown.by_head.is_some();
-            let requester = Requester::of(source.address(), is_known);
+            let requester = Requester::of(&source, is_known);
             let parsed = responder.parse(&mut unknown, requester).await;
             conversation.learn(unknown, parsed)
         }

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
 use splengine_core::batch::BatchResults;
-use splengine_core::net::{self, BindError, OriginError, OriginPolicy};
-use tokio::net::{TcpListener, ToSocketAddrs};
+use splengine_core::net::{BindError, Listener, OriginError, OriginPolicy};
+use tokio::net::ToSocketAddrs;
 use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt as _};
 
@@ -292,17 +292,17 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<HttpServer, BindError> {
-        let (listener, _) = net::bind(address).await?;
-        self.listen(listener)
+        self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener, such as an inherited one.
+    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
     ///
     /// # Errors
     ///
     /// [`BindError`] when the listener has no address.
-    pub fn listen(self, listener: TcpListener) -> Result<HttpServer, BindError> {
-        let local_addr = net::local_addr(&listener)?;
+    pub fn listen(self, listener: impl Into<Listener>) -> Result<HttpServer, BindError> {
+        let listener = listener.into();
+        let local_addr = listener.local_addr()?;
         let Self { engine, authenticator, options } = self;
         let context = Context::new(engine.clone(), authenticator, options);
         let service = HttpService::new(context.router());

@@ -1,7 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -18,8 +17,9 @@ use hyper_util::server::conn::auto;
 use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
-use splengine_core::net::{ConnectionLimits, HttpBounds, PeerAddress, Server, serve_connections};
-use tokio::net::TcpListener;
+use splengine_core::net::{
+    ConnectionLimits, HttpBounds, ListenAddr, Listener, PeerAddress, Server, serve_connections,
+};
 use tokio::time::timeout;
 use tower::Service;
 
@@ -54,8 +54,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct HttpServer {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listener: Listener,
+    local_addr: ListenAddr,
     service: HttpService,
     connections: Gauge,
     /// Whose statistics count the connections.
@@ -89,8 +89,8 @@ impl Timing {
 
 impl HttpServer {
     pub(crate) fn new(
-        listener: TcpListener,
-        local_addr: SocketAddr,
+        listener: Listener,
+        local_addr: ListenAddr,
         service: HttpService,
         connections: Gauge,
         engine: Engine,
@@ -147,8 +147,8 @@ impl HttpServer {
 
     /// The address that it listens on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections, lets the open ones finish
@@ -169,9 +169,10 @@ impl HttpServer {
 
 /// Serves any service as [`HttpServer`] serves its own, WebSocket upgrades included: for servers that
 /// are HTTP and more. The bounds are the defaults of [`HttpServer`], with `limits` given. Each request
-/// has the [`PeerAddress`] and a [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among its
-/// extensions; the code that authenticates the caller notes it in the handle. A connection that was
-/// upgraded is the service's; it counts until its handle says that it is authenticated.
+/// has the [`CredentialSource`], over TCP the [`PeerAddress`], and a
+/// [`ConnectionHandle`](splengine_core::net::ConnectionHandle) among its extensions; the code that
+/// authenticates the caller notes it in the handle. A connection that was upgraded is the service's; it
+/// counts until its handle says that it is authenticated.
 ///
 /// ```no_run
 /// use std::convert::Infallible;
@@ -193,7 +194,7 @@ impl HttpServer {
 ///
 /// As [`HttpServer::run_until`].
 pub async fn serve<S, B>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     service: S,
     limits: ConnectionLimits,
     shutdown: impl Future<Output = ()>,
@@ -207,11 +208,11 @@ pub async fn serve<S, B>(
     B::Error: Into<BoxError>,
 {
     let timing = Timing { limits, ..Timing::default() };
-    run(listener, service, Gauge::default(), timing, shutdown).await;
+    run(listener.into(), service, Gauge::default(), timing, shutdown).await;
 }
 
 async fn run<S, B>(
-    listener: TcpListener,
+    listener: Listener,
     service: S,
     connections: Gauge,
     timing: Timing,
@@ -233,8 +234,12 @@ async fn run<S, B>(
     serve_connections(listener, limits, max_linger, shutdown, |connection, mut closing| {
         let service = service.clone();
         let handle = connection.handle();
-        let peer = connection.peer_addr().ok().map(|peer| PeerAddress::new(peer.ip()));
-        let source = CredentialSource::new("http", peer.map(|peer| peer.ip));
+        let peer = connection.peer().ok();
+        let source = peer.map_or_else(
+            || CredentialSource::new("http", None),
+            |peer| peer.credential_source("http"),
+        );
+        let address = peer.and_then(|peer| peer.ip()).map(PeerAddress::new);
         handle.allow_half_close();
         let of_request = handle.clone();
         let (keep_alive, at_end) = (keep_alive.clone(), closing.clone());
@@ -250,8 +255,8 @@ async fn run<S, B>(
             let keep_alive = keep_alive.clone().filter(|_| stays_open(&request));
             let at_end = at_end.clone();
             request.extensions_mut().insert(of_request.clone());
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
+            if let Some(address) = address {
+                request.extensions_mut().insert(address);
             }
             request.extensions_mut().insert(source.clone());
             let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
@@ -397,8 +402,8 @@ impl Default for Timing {
 }
 
 impl Server for HttpServer {
-    fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {

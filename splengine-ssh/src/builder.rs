@@ -7,9 +7,9 @@ use russh::server::Config;
 use russh::{Limits, MethodKind, MethodSet, SshId};
 use splengine_core::Engine;
 use splengine_core::auth::Authenticator;
-use splengine_core::net::{self, BindError, ConnectionLimits};
+use splengine_core::net::{BindError, ConnectionLimits, Listener};
 use splengine_core::quota::{CallerBudgets, CallerPlaces};
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::ToSocketAddrs;
 
 use crate::context::{Context, LogLines, Options};
 use crate::server::SshServer;
@@ -282,18 +282,22 @@ impl SshServerBuilder<Users> {
         address: impl ToSocketAddrs + std::fmt::Debug,
         keys: &HostKeys,
     ) -> Result<SshServer, BindError> {
-        let (listener, _) = net::bind(address).await?;
-        self.listen(listener, keys)
+        self.listen(Listener::bind(address).await?, keys)
     }
 
-    /// Serves on a listener that is there already: one inherited, or taken before the rest was
-    /// known.
+    /// Serves on an existing listener: of a UNIX socket, or an inherited one. A key that is restricted to
+    /// addresses (`from=`) lets in no client of a UNIX socket.
     ///
     /// # Errors
     ///
     /// [`BindError`] when the listener has no address.
-    pub fn listen(self, listener: TcpListener, keys: &HostKeys) -> Result<SshServer, BindError> {
-        let local_addr = net::local_addr(&listener)?;
+    pub fn listen(
+        self,
+        listener: impl Into<Listener>,
+        keys: &HostKeys,
+    ) -> Result<SshServer, BindError> {
+        let listener = listener.into();
+        let local_addr = listener.local_addr()?;
         let config = Arc::new(self.config(keys));
         let [of_caller, of_all] = self.channels;
         let disk = Disk::new(self.unread_directory, self.engine.disk_reserve(), self.disk);

@@ -1,12 +1,12 @@
 //! One channel of a connection: what its client asks for before it starts something, and what runs.
 
 use std::ffi::{OsStr, OsString};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use russh::server::ChannelOpenHandle;
 use splengine_core::execute::{Background, Signal};
+use splengine_core::net::Peer;
 use splengine_core::quota::CallerPlace;
 use splengine_core::terminal::Size;
 use splengine_core::{Request, Scope, UserName};
@@ -102,7 +102,7 @@ impl Channel {
     pub(crate) fn start(
         &mut self,
         context: &Arc<Context>,
-        peer: SocketAddr,
+        peer: Peer,
         login: &Login,
         grant: &Grant,
         start: Start,
@@ -186,7 +186,7 @@ impl Channel {
         context: &Arc<Context>,
         destination: Destination,
         answer: ChannelOpenHandle,
-        peer: SocketAddr,
+        peer: Peer,
         login: &Login,
         grant: &Grant,
     ) {
@@ -276,7 +276,7 @@ impl Start {
 /// Says in the log how a channel has ended, whatever ends it.
 struct AuditGuard {
     user: UserName,
-    peer: SocketAddr,
+    peer: Peer,
     what: &'static str,
     exit: Option<Exit>,
     /// Whether the log tells of the channel.

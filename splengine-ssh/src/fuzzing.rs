@@ -27,7 +27,7 @@ pub fn authorized_keys(file: &[u8]) {
         let alone = parse_plain(text).ok();
         let Ok(entry) = parse(number, text) else { continue };
         let from = [IpAddr::from([10, 0, 0, 1]), "2001:db8::1".parse().unwrap_or([0; 16].into())];
-        let _ = from.map(|from| entry.admit(from, UNIX_EPOCH).is_ok());
+        let _ = from.map(|from| entry.admit(Some(from), UNIX_EPOCH).is_ok());
         // A key alone is an entry without options, and one with options is no key alone.
         let separator = if alone.is_some() { ' ' } else { ',' };
         assert!(alone.is_none_or(|key| key == entry.key));

@@ -7,7 +7,6 @@ mod variables;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
@@ -18,6 +17,7 @@ use russh::server::{
 use russh::{ChannelId, ChannelOpenFailure, Error, MethodSet, Pty, Sig};
 use splengine_core::UserName;
 use splengine_core::auth::{AuthError, CredentialSource, Secret};
+use splengine_core::net::{ListenAddr, Peer};
 use splengine_core::terminal::TerminalModes;
 
 use crate::channel::{Channel, Start};
@@ -33,9 +33,9 @@ use convert::{is_name_of_terminal, known, links_first, size};
 
 pub(crate) struct Client {
     context: Arc<Context>,
-    peer: SocketAddr,
-    /// That the client has connected to.
-    ours: SocketAddr,
+    peer: Peer,
+    /// What the client has connected to.
+    ours: ListenAddr,
     source: CredentialSource,
     login: Login,
     grant: Option<Arc<Grant>>,
@@ -47,7 +47,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(
         context: Arc<Context>,
-        [peer, ours]: [SocketAddr; 2],
+        (peer, ours): (Peer, ListenAddr),
         source: CredentialSource,
         login: Login,
     ) -> Self {
@@ -120,8 +120,8 @@ impl Handler for Client {
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Error> {
         let users = &self.context.users;
-        let (user, ip) = (split(user).0, self.peer.ip());
-        let offered = users.offered(user, offer.public_key, offer.algorithm, ip);
+        let user = split(user).0;
+        let offered = users.offered(user, offer.public_key, offer.algorithm, self.peer);
         match self.login.check(offered).await {
             true => Ok(Auth::Accept),
             false => Ok(refused(&self.context)),
@@ -133,7 +133,7 @@ impl Handler for Client {
         user: &str,
         key: VerifiedPublicKey<'_>,
     ) -> Result<Auth, Error> {
-        let known = self.context.users.by_key(split(user).0, key.public_key, self.peer.ip());
+        let known = self.context.users.by_key(split(user).0, key.public_key, self.peer);
         let entry = self.login.check(known).await;
         Ok(self.let_in(user, entry))
     }
@@ -143,7 +143,7 @@ impl Handler for Client {
         user: &str,
         certificate: &ssh_key::Certificate,
     ) -> Result<Auth, Error> {
-        let known = self.context.users.by_certificate(split(user).0, certificate, self.peer.ip());
+        let known = self.context.users.by_certificate(split(user).0, certificate, self.peer);
         let entry = self.login.check(known).await;
         Ok(self.let_in(user, entry))
     }
@@ -152,7 +152,7 @@ impl Handler for Client {
         let (password, name) = (Secret::new(password), split(user).0);
         let Context { users, engine, .. } = &*self.context;
         let known = async {
-            let known = users.by_password(name, &password, self.peer.ip()).await;
+            let known = users.by_password(name, &password, self.peer).await;
             known.ok_or(AuthError::Invalid)
         };
         let known = engine.check_password(name, &password, &self.source, known);

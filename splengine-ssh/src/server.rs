@@ -1,7 +1,6 @@
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +8,9 @@ use std::time::Duration;
 use russh::Disconnect;
 use russh::server::{Config, run_stream};
 use splengine_core::auth::CredentialSource;
-use splengine_core::net::{Closing, Connection, ConnectionLimits, Server, serve_connections};
-use tokio::net::TcpListener;
+use splengine_core::net::{
+    Closing, Connection, ConnectionLimits, ListenAddr, Listener, Peer, Server, serve_connections,
+};
 use tokio::time::{interval, timeout};
 
 use crate::Algorithms;
@@ -43,8 +43,8 @@ use crate::login::Login;
 /// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct SshServer {
-    pub(crate) listener: TcpListener,
-    pub(crate) local_addr: SocketAddr,
+    pub(crate) listener: Listener,
+    pub(crate) local_addr: ListenAddr,
     pub(crate) config: Arc<Config>,
     pub(crate) limits: ConnectionLimits,
     pub(crate) context: Arc<Context>,
@@ -53,8 +53,8 @@ pub struct SshServer {
 impl SshServer {
     /// The address that it listens on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections, notifies the clients, and
@@ -72,8 +72,8 @@ impl SshServer {
         let max_linger = context.options.max_linger;
         serve_connections(listener, limits, max_linger, shutdown, |connection, closing| {
             // It may be gone again.
-            let peer = connection.peer_addr().ok()?;
-            let source = CredentialSource::new("ssh", Some(peer.ip()));
+            let peer = connection.peer().ok()?;
+            let source = peer.credential_source("ssh");
             if let Some(time) = context.engine.shut_out(&source) {
                 tracing::debug!(%peer, ?time, "a connection is refused: its address is shut out");
                 return None;
@@ -87,8 +87,8 @@ impl SshServer {
 }
 
 impl Server for SshServer {
-    fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
@@ -116,7 +116,7 @@ struct Entering {
     config: Arc<Config>,
     context: Arc<Context>,
     closing: Closing,
-    peer: SocketAddr,
+    peer: Peer,
     source: CredentialSource,
 }
 
@@ -151,7 +151,7 @@ impl Entering {
             source: source.clone(),
             login: login.clone(),
         };
-        let handler = Client::new(Arc::clone(&context), [peer, ours], source, login.clone());
+        let handler = Client::new(Arc::clone(&context), (peer, ours), source, login.clone());
         let mut closed = std::pin::pin!(closing.closed());
         let starting = run_stream(config, line, handler);
         let mut session = tokio::select! {
@@ -228,7 +228,7 @@ impl Entering {
 }
 
 /// Says in the log why a client that has no algorithm in common with the server did not get in.
-fn failed(context: &Context, peer: SocketAddr, error: russh::Error) -> io::Error {
+fn failed(context: &Context, peer: Peer, error: russh::Error) -> io::Error {
     if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error
         && let Some(unlogged) = context.lines.strangers.take(())
     {

@@ -4,7 +4,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use splengine_core::Caller;
-use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials};
+use splengine_core::auth::{AuthError, CredentialSource, Credentials};
 use splengine_core::net::PeerAddress;
 use splengine_http::problem::Problem;
 
@@ -62,7 +62,8 @@ pub(crate) async fn authenticate(
     if from_page && let Some(present) = by_cookie(context, headers, &source).await {
         return Ok(Authenticated::Known(present.caller, Some(present.login)));
     }
-    match context.authenticator.authenticate(Credentials::None, &source).await {
+    let none = Credentials::None;
+    match context.engine.authenticate(&context.authenticator, none, &source).await {
         Ok(_) if !context.options.origins.is_anonymous_allowed(host(headers)) => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";

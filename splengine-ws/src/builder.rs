@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use splengine_core::Engine;
 use splengine_core::auth::{Authenticator, NoAuthenticator, SharedAuthenticator};
-use splengine_core::net::{self, BindError, OriginError, OriginPolicy};
+use splengine_core::net::{BindError, Listener, OriginError, OriginPolicy};
 use splengine_http::{HttpServer, HttpService};
-use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::net::ToSocketAddrs;
 
 use crate::context::{Context, Options};
 use crate::server::{WsServer, WsService};
@@ -208,17 +208,17 @@ impl WsServerBuilder<SharedAuthenticator> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
     ) -> Result<WsServer, BindError> {
-        let (listener, _) = net::bind(address).await?;
-        self.listen(listener)
+        self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener, such as an inherited one.
+    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
     ///
     /// # Errors
     ///
     /// [`BindError`] when the listener has no address.
-    pub fn listen(self, listener: TcpListener) -> Result<WsServer, BindError> {
-        let local_addr = net::local_addr(&listener)?;
+    pub fn listen(self, listener: impl Into<Listener>) -> Result<WsServer, BindError> {
+        let listener = listener.into();
+        let local_addr = listener.local_addr()?;
         let engine = self.engine.clone();
         Ok(WsServer::new(listener, local_addr, self.into_service(), engine))
     }

@@ -1,6 +1,5 @@
 use std::convert::Infallible;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
@@ -9,9 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use bytes::Bytes;
 use splengine_core::Engine;
-use splengine_core::net::{ConnectionLimits, Server};
+use splengine_core::net::{ConnectionLimits, ListenAddr, Listener, Server};
 use splengine_http::{ResponseBody, ResponseFuture};
-use tokio::net::TcpListener;
 use tower::Service;
 
 use crate::context::Context;
@@ -45,8 +43,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// ```
 #[must_use = "a server does nothing unless it is awaited"]
 pub struct WsServer {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listener: Listener,
+    local_addr: ListenAddr,
     service: WsService,
     limits: ConnectionLimits,
     /// Whose statistics count the connections.
@@ -55,8 +53,8 @@ pub struct WsServer {
 
 impl WsServer {
     pub(crate) fn new(
-        listener: TcpListener,
-        local_addr: SocketAddr,
+        listener: Listener,
+        local_addr: ListenAddr,
         service: WsService,
         engine: Engine,
     ) -> Self {
@@ -80,8 +78,8 @@ impl WsServer {
 
     /// The address that it listens on.
     #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    pub fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     /// Serves until `shutdown` resolves; then accepts no more connections, and
@@ -103,8 +101,8 @@ impl WsServer {
 }
 
 impl Server for WsServer {
-    fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    fn local_addr(&self) -> ListenAddr {
+        self.local_addr.clone()
     }
 
     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {

@@ -10,7 +10,7 @@ use crate::settings::{Settings, avro_tls};
 
 pub(super) const KIND: Kind = Kind {
     name: "avro",
-    addresses: |opening| opening.settings.avro.as_deref(),
+    address: |opening| opening.settings.avro.as_ref(),
     interface: |bound, _| ("avro-rpc", bound.place("", "")),
     add: |opening, bound, servers| {
         let settings = opening.settings;

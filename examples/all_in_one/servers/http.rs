@@ -10,7 +10,7 @@ use crate::servers::{Kind, Opening, avro};
 
 pub(super) const KIND: Kind = Kind {
     name: "http",
-    addresses: |opening| opening.settings.http.as_deref(),
+    address: |opening| opening.settings.http.as_ref(),
     interface: |bound, _| ("rest", bound.place("http://", "/api/v1")),
     add: |opening, bound, servers| {
         let settings = opening.settings;

@@ -8,16 +8,16 @@ mod ws;
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use splengine_avro::Tls;
 use splengine_core::Engine;
 use splengine_core::engine::Servers;
+use splengine_core::net::ListenAddr;
 use splengine_http::HttpService;
 use splengine_ssh::{HostKeys, Users};
 
 use crate::failure::Failure;
-use crate::settings::Settings;
+use crate::settings::{Address, Settings};
 
 use bound::Bound;
 
@@ -29,7 +29,7 @@ struct Kind {
     /// Of its setting, and in what is said on standard output.
     name: &'static str,
     /// Where it is to listen; `None` where it is left out.
-    addresses: for<'a> fn(&'a Opening<'_>) -> Option<&'a [SocketAddr]>,
+    address: for<'a> fn(&'a Opening<'_>) -> Option<&'a Address>,
     /// Its name in the service definition, and where it is.
     interface: fn(&Bound, &Settings) -> (&'static str, String),
     /// Adds the server to the others.
@@ -56,7 +56,7 @@ struct Opening<'a> {
 /// Servers that have their addresses, and what of them is read again later.
 pub(crate) struct Opened {
     pub(crate) servers: Servers,
-    pub(crate) addresses: Vec<(&'static str, SocketAddr)>,
+    pub(crate) addresses: Vec<(&'static str, ListenAddr)>,
     /// The page to show to people: the console, or the HTTP server.
     pub(crate) page: Option<String>,
     pub(crate) users: Option<Users>,
@@ -81,15 +81,15 @@ pub(crate) async fn open(engine: &Engine, settings: &Settings) -> Result<Opened,
     };
     let mut bound = Vec::new();
     for kind in &KINDS {
-        if let Some(addresses) = (kind.addresses)(&opening) {
-            bound.push((kind, Bound::listen(settings.args.culprit(kind.name), addresses).await?));
+        if let Some(address) = (kind.address)(&opening) {
+            bound.push((kind, Bound::listen(settings.args.culprit(kind.name), address).await?));
         }
     }
     let addresses: Vec<_> =
-        bound.iter().map(|(kind, bound)| (kind.name, bound.local_addr)).collect();
+        bound.iter().map(|(kind, bound)| (kind.name, bound.local_addr.clone())).collect();
     let url = |name: &str| {
         let (_, bound) = bound.iter().find(|(kind, _)| kind.name == name)?;
-        Some(bound.reachable_url())
+        bound.reachable_url()
     };
     opening.console = opening.console.or_else(|| url("ws"));
     let page = opening.console.clone().or_else(|| url("http"));

@@ -12,7 +12,7 @@ use crate::settings;
 pub(super) const KIND: Kind = Kind {
     name: "ssh",
     // Without host keys there is none.
-    addresses: |opening| opening.settings.ssh.as_deref().filter(|_| opening.keys.is_some()),
+    address: |opening| opening.settings.ssh.as_ref().filter(|_| opening.keys.is_some()),
     interface: |bound, _| ("ssh", bound.place("", "")),
     add: |opening, bound, servers| {
         let (Some(keys), Some(users)) = (&opening.keys, &opening.users) else {

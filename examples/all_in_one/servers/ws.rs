@@ -8,7 +8,7 @@ use crate::servers::{Kind, http};
 
 pub(super) const KIND: Kind = Kind {
     name: "ws",
-    addresses: |opening| opening.settings.ws.as_deref(),
+    address: |opening| opening.settings.ws.as_ref(),
     interface: |bound, settings| {
         let place = match &settings.public_url {
             Some(page) => format!("{}terminal", page.replacen("http", "ws", 1)),

@@ -113,8 +113,8 @@ async fn every_server_tells_the_same() {
     let servers = TestServers {
         engine,
         caller: caller.clone(),
-        http: http.local_addr(),
-        avro: avro.local_addr(),
+        http: http.local_addr().tcp().expect("of TCP"),
+        avro: avro.local_addr().tcp().expect("of TCP"),
     };
     tokio::spawn(async { http.await });
     tokio::spawn(async { avro.await });

@@ -23,3 +23,4 @@ mod single_servers;
 mod small_examples;
 mod stores;
 mod tls;
+mod unix_sockets;

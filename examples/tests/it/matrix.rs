@@ -158,21 +158,21 @@ async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
     let api = server.into_service();
     let server = HttpServer::builder(engine.clone()).authenticate(accounts.clone());
     let server = server.bind("127.0.0.1:0").await.expect("bound");
-    let http = server.local_addr();
+    let http = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(async { server.await });
     let server = WsServer::builder(engine.clone()).authenticate(accounts.clone()).api(api);
     let server = server.bind("127.0.0.1:0").await.expect("bound");
-    let ws = server.local_addr();
+    let ws = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(async { server.await });
     let server = AvroServer::builder(engine.clone()).authenticate(accounts.clone());
     let server = server.bind("127.0.0.1:0").await.expect("bound");
-    let avro = server.local_addr();
+    let avro = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(async { server.await });
     let host = HostKeys::open_or_create(path("host_key")).expect("made");
     let users = Users::new().accounts(accounts).authorized_keys(path("keys"));
     let server = SshServer::builder(engine).users(users.expect("a directory"));
     let server = server.bind("127.0.0.1:0", &host).await.expect("bound");
-    let ssh = Ssh::new(server.local_addr(), &path("keys"), &actors);
+    let ssh = Ssh::new(server.local_addr().tcp().expect("of TCP"), &path("keys"), &actors);
     tokio::spawn(async { server.await });
     (Servers { http, ws, avro, ssh, _root: root }, actors)
 }

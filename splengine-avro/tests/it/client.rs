@@ -87,7 +87,7 @@ impl TestServer {
             AvroServer::builder(engine).authenticate(StaticTokens::new().allow_anonymous(everyone));
         let server = configure(builder).bind("127.0.0.1:0").await.expect("bound");
         let server = configure_server(server);
-        let addr = server.local_addr();
+        let addr = server.local_addr().tcp().expect("of TCP");
         let (close, closed) = tokio::sync::oneshot::channel();
         let server = tokio::spawn(server.run_until(async {
             let _ = closed.await;

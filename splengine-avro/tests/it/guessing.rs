@@ -18,7 +18,7 @@ async fn who_guesses_tokens_is_shut_out() {
     tokens.insert(&Secret::new("alices-very-long-token"), alice).expect("long enough");
     let builder = AvroServer::builder(engine.clone()).authenticate(tokens);
     let server = builder.bind("127.0.0.1:0").await.expect("bound");
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(server.run_until(std::future::pending()));
     let connect = async || {
         let mut client = Client::new(TcpStream::connect(addr).await.expect("connects"));

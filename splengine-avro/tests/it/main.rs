@@ -1,5 +1,7 @@
 //! The Avro RPC server, over its sockets.
 
+#[path = "../../../splengine-http/tests/it/by_uid.rs"]
+mod by_uid;
 mod call_turns;
 mod client;
 mod connections;
@@ -16,3 +18,4 @@ mod shares;
 mod sharing;
 #[cfg(feature = "tls")]
 mod tls;
+mod unix_sockets;

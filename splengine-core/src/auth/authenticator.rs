@@ -3,7 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Caller, CredentialSource, Secret};
+use crate::auth::{Caller, CredentialSource, Secret, UnixPeer};
 use crate::error::ErrorKind;
 
 /// Proof of identity that a client has shown.
@@ -34,6 +34,10 @@ pub enum Credentials {
         /// `ssh-ed25519 AAAA…`.
         key: String,
     },
+    /// The process at the other end of a UNIX socket, which has shown nothing else. Over SSH it is not
+    /// asked about; there, and beside other credentials, it is told by
+    /// [`CredentialSource::unix_peer`] alone.
+    UnixPeer(UnixPeer),
 }
 
 /// Kind of [`Credentials`] that a client may show.
@@ -46,6 +50,8 @@ pub enum CredentialKind {
     Password,
     /// [`Credentials::PublicKey`].
     PublicKey,
+    /// [`Credentials::UnixPeer`].
+    UnixPeer,
 }
 
 impl Credentials {
@@ -68,6 +74,7 @@ impl Credentials {
             Self::Bearer(_) => Some(CredentialKind::Bearer),
             Self::Password { .. } => Some(CredentialKind::Password),
             Self::PublicKey { .. } => Some(CredentialKind::PublicKey),
+            Self::UnixPeer(_) => Some(CredentialKind::UnixPeer),
         }
     }
 }

@@ -13,12 +13,14 @@ mod address_range;
 mod authenticator;
 mod authorization;
 mod caller;
+mod client;
 mod penalties;
 mod revocation;
 mod scope;
 mod secret;
 mod source;
 mod token;
+mod unix_peer;
 
 pub use crate::user_name::{ParseUserNameError, UserName};
 pub use access::Access;
@@ -30,6 +32,7 @@ pub use authenticator::{
 };
 pub use authorization::AuthorizationError;
 pub use caller::{Caller, Guest};
+pub(crate) use client::{Client, Network};
 pub use penalties::GuessingPolicy;
 pub(crate) use penalties::Penalties;
 pub use revocation::Revocation;
@@ -38,3 +41,4 @@ pub use scope::{ParseScopeError, Scope, Scopes};
 pub use secret::Secret;
 pub use source::CredentialSource;
 pub use token::{ParseTokenHashError, StaticTokens, TokenError, TokenHash};
+pub use unix_peer::UnixPeer;

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::auth::AddressRange;
+use crate::auth::{AddressRange, Client, Network};
 
 /// Measures against guessing credentials, as by sshd's `PerSourcePenalties`: each failed
 /// authentication costs the address that it comes from a penalty, penalties add up and run off with
 /// time, and an address over a bound is shut out until its penalty has run off.
 ///
-/// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits. The 16,384 addresses with
+/// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits, and clients of a UNIX
+/// socket by their uid. The 16,384 addresses with
 /// the largest penalties are kept; beyond that the address with the smallest one is forgotten.
 ///
 /// ```
@@ -89,23 +89,6 @@ impl Default for GuessingPolicy {
     }
 }
 
-/// Addresses that share a penalty. What has no known address is one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct AddressGroup(Option<IpAddr>);
-
-impl AddressGroup {
-    /// One customer has 2^64 addresses of IPv6 at the least.
-    fn of(address: Option<IpAddr>) -> Self {
-        Self(address.map(|address| match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let network = u128::from(address) >> 64 << 64;
-                IpAddr::V6(network.into())
-            }
-            address => address,
-        }))
-    }
-}
-
 /// What became of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Penalised {
@@ -119,10 +102,10 @@ pub(crate) struct Penalised {
 #[derive(Debug)]
 pub(crate) struct Penalties {
     policy: GuessingPolicy,
-    addresses: Expiring<AddressGroup, Address>,
+    addresses: Expiring<Network, Address>,
     users: Expiring<u64, ()>,
     /// From where users have shown their passwords.
-    known: Expiring<(u64, AddressGroup), ()>,
+    known: Expiring<(u64, Network), ()>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,25 +122,28 @@ impl Penalties {
         Self { policy, addresses, users, known }
     }
 
-    /// For how long `address` is shut out yet.
-    pub(crate) fn shut_out(&self, address: Option<IpAddr>, now: Instant) -> Option<Duration> {
-        let (ends, state) = self.addresses.get(AddressGroup::of(address), now)?;
+    /// For how long whoever is at `client` is shut out yet.
+    pub(crate) fn shut_out(&self, client: impl Into<Client>, now: Instant) -> Option<Duration> {
+        let (ends, state) = self.addresses.get(client.into().network(), now)?;
         state.is_shut_out.then(|| ends - now)
     }
 
-    /// Counts a failed authentication from `address`, which showed something with this fingerprint.
+    /// Counts a failed authentication from `client`, which showed something with this fingerprint.
     pub(crate) fn fail(
         &mut self,
-        address: Option<IpAddr>,
+        client: impl Into<Client>,
         fingerprint: u64,
         now: Instant,
     ) -> Penalised {
-        let is_exempt = address
-            .is_some_and(|address| self.policy.exempt.iter().any(|range| range.contains(address)));
+        let client = client.into();
+        let is_exempt = match client {
+            Client::Ip(address) => self.policy.exempt.iter().any(|range| range.contains(address)),
+            _ => false,
+        };
         if is_exempt || self.policy.penalty.is_zero() {
             return Penalised { delay: Duration::ZERO, shut_out: None };
         }
-        let source = AddressGroup::of(address);
+        let source = client.network();
         let before = self.addresses.get(source, now);
         let (ends, mut state) = before.unwrap_or_else(|| (now, Address::default()));
         let penalty = if state.failed.contains(&Some(fingerprint)) {
@@ -182,10 +168,10 @@ impl Penalties {
     pub(crate) fn attempt(
         &mut self,
         user: u64,
-        address: Option<IpAddr>,
+        client: impl Into<Client>,
         now: Instant,
     ) -> Result<Duration, Duration> {
-        let is_known = self.known.get((user, AddressGroup::of(address)), now).is_some();
+        let is_known = self.known.get((user, client.into().network()), now).is_some();
         if is_known || self.policy.penalty.is_zero() {
             return Ok(Duration::ZERO);
         }
@@ -206,9 +192,9 @@ impl Penalties {
     }
 
     /// Forgets what failed before a success, and remembers where it came from.
-    pub(crate) fn succeed_user(&mut self, user: u64, address: Option<IpAddr>, now: Instant) {
+    pub(crate) fn succeed_user(&mut self, user: u64, client: impl Into<Client>, now: Instant) {
         self.users.remove(user);
-        self.known.set((user, AddressGroup::of(address)), now + KNOWN_FOR, (), now);
+        self.known.set((user, client.into().network()), now + KNOWN_FOR, (), now);
     }
 
     /// How many addresses have a penalty, and how many of them are shut out.
@@ -276,9 +262,12 @@ const KNOWN_FOR: Duration = Duration::from_hours(30 * 24);
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::auth::UnixPeer;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -324,20 +313,16 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_ipv6_and_mapped_addresses_are_one_source() {
-        assert_eq!(
-            AddressGroup::of(address("2001:db8::1")),
-            AddressGroup::of(address("2001:db8::ffff:2"))
-        );
-        assert_ne!(
-            AddressGroup::of(address("2001:db8:0:1::1")),
-            AddressGroup::of(address("2001:db8::1"))
-        );
-        assert_eq!(
-            AddressGroup::of(address("::ffff:192.0.2.1")),
-            AddressGroup::of(address("192.0.2.1"))
-        );
-        assert_ne!(AddressGroup::of(None), AddressGroup::of(address("::")));
+    fn users_of_a_unix_socket_are_told_apart() {
+        let mut penalties = Penalties::new(GuessingPolicy::new());
+        let now = Instant::now();
+        let client = |uid, pid| Client::Unix(UnixPeer::new(uid, 1, Some(pid)));
+        for guess in 0..6 {
+            penalties.fail(client(7, 1), guess, now);
+        }
+        assert!(penalties.shut_out(client(7, 2), now).is_some());
+        assert!(penalties.shut_out(client(8, 1), now).is_none());
+        assert!(penalties.shut_out(None::<IpAddr>, now).is_none());
     }
 
     #[test]

@@ -3,11 +3,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::auth::Secret;
+use crate::auth::{Client, Secret, UnixPeer};
 
 /// Origin of credentials: what [`Engine::authenticate`](crate::Engine::authenticate) counts
 /// and logs failures by. A server makes one for each connection, and puts it into the extensions of
-/// each request of HTTP.
+/// each request of HTTP. An application that nests one of our services behind a listener of its own does
+/// so itself.
 ///
 /// A connection on which some credentials were valid may continue with these while its address is shut
 /// out because of others. Clones belong to the same connection.
@@ -21,7 +22,7 @@ use crate::auth::Secret;
 #[derive(Debug, Clone)]
 pub struct CredentialSource {
     server: &'static str,
-    address: Option<IpAddr>,
+    client: Client,
     /// Hash of what was valid last.
     valid: Arc<Mutex<Option<[u8; 32]>>>,
 }
@@ -31,8 +32,15 @@ impl CredentialSource {
     /// `ssh`, `avro`. All sources without an address count as one.
     #[must_use]
     pub fn new(server: &'static str, address: Option<IpAddr>) -> Self {
-        let address = address.map(|address| address.to_canonical());
-        Self { server, address, valid: Arc::default() }
+        Self { server, client: address.into(), valid: Arc::default() }
+    }
+
+    /// A connection through a UNIX socket to the server of this name. All processes of one user count as
+    /// one client. Where nothing else is shown, and the [`Authenticator`](crate::auth::Authenticator)
+    /// accepts that, the peer's ids are [credentials](crate::auth::Credentials::UnixPeer).
+    #[must_use]
+    pub fn unix(server: &'static str, peer: UnixPeer) -> Self {
+        Self { server, client: Client::Unix(peer), valid: Arc::default() }
     }
 
     /// Source of a request to the server of this name: the one `found` among the request's extensions,
@@ -51,10 +59,26 @@ impl CredentialSource {
         self.server
     }
 
-    /// Address of the client, if it is known.
+    /// Address of the client, if it has one that is known.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
-        self.address
+        match self.client {
+            Client::Ip(address) => Some(address),
+            _ => None,
+        }
+    }
+
+    /// The client's process, of a UNIX socket.
+    #[must_use]
+    pub fn unix_peer(&self) -> Option<UnixPeer> {
+        match self.client {
+            Client::Unix(peer) => Some(peer),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        self.client
     }
 
     pub(crate) fn was_valid(&self, secret: &Secret) -> bool {

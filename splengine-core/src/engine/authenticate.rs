@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::auth::{AuthError, Authenticator, Caller, CredentialSource, Credentials, Secret};
+use crate::auth::{
+    AuthError, Authenticator, Caller, CredentialKind, CredentialSource, Credentials, Secret,
+};
 use crate::engine::Engine;
 
 impl Engine {
@@ -12,6 +14,10 @@ impl Engine {
     /// while. A client without credentials ([`Credentials::None`]) or with a public key does not count
     /// as a failure, and is never refused because of failures. Passwords are checked as
     /// [`check_password`](Self::check_password) does.
+    ///
+    /// For a client of a UNIX socket that shows nothing, the authenticator is asked about its
+    /// [process](Credentials::UnixPeer), if it accepts such credentials. What it says of that is no failure
+    /// either.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor};
@@ -55,12 +61,20 @@ impl Engine {
             let caller = authenticator.authenticate(credentials, source).await?;
             if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
         };
+        let credentials = match (credentials, source.unix_peer()) {
+            (Credentials::None, Some(peer)) if authenticator.accepts(CredentialKind::UnixPeer) => {
+                Credentials::UnixPeer(peer)
+            }
+            (credentials, _) => credentials,
+        };
         if credentials.kind().is_some_and(|kind| !authenticator.accepts(kind)) {
             return Err(AuthError::Unsupported);
         }
         match &credentials {
-            // Public keys are no secrets: to guess one is of no use.
-            Credentials::None | Credentials::PublicKey { .. } => check(credentials).await,
+            // Neither keys nor uids are secrets: to guess one is of no use.
+            Credentials::None | Credentials::PublicKey { .. } | Credentials::UnixPeer(_) => {
+                check(credentials).await
+            }
             Credentials::Password { user, password } => {
                 let (user, password) = (user.clone(), password.clone());
                 self.check_password(&user, &password, source, check(credentials)).await

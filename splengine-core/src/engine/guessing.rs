@@ -69,7 +69,7 @@ impl Guessing {
         if !self.has_failed.load(Relaxed) {
             return None;
         }
-        self.lock().penalties.shut_out(source.address(), Instant::now())
+        self.lock().penalties.shut_out(source.client(), Instant::now())
     }
 
     pub(super) fn refuse(&self, retry_after: Duration) -> AuthError {
@@ -84,7 +84,7 @@ impl Guessing {
         user: &str,
     ) -> Result<(), AuthError> {
         let user = self.fingerprints.hash_one(user);
-        let turn = self.lock().penalties.attempt(user, source.address(), Instant::now());
+        let turn = self.lock().penalties.attempt(user, source.client(), Instant::now());
         let wait = turn.map_err(|retry_after| self.refuse(retry_after))?;
         if !wait.is_zero() {
             let place = self.held_back.try_acquire().map_err(|_| self.refuse(wait))?;
@@ -120,17 +120,17 @@ impl Guessing {
         shown: Option<&str>,
     ) -> Duration {
         let fingerprint = self.fingerprints.hash_one((user, shown));
-        let (server, address) = (source.server(), source.address());
+        let (server, client) = (source.server(), source.client());
         let mut state = self.lock();
         self.has_failed.store(true, Relaxed);
         let now = Instant::now();
         *state.failures.entry(server).or_default() += 1;
-        let penalised = state.penalties.fail(address, fingerprint, now);
+        let penalised = state.penalties.fail(client, fingerprint, now);
         if let Some(user) = user {
             state.penalties.fail_user(self.fingerprints.hash_one(user), now);
         }
         drop(state);
-        let address = address.map(tracing::field::display);
+        let address = client.shown().map(tracing::field::display);
         if let Some(unlogged) = self.log.take(()) {
             // Whatever it is, it goes into the log by its name only if it could be one.
             let user = user.map(|user| user.parse::<crate::user_name::UserName>());
@@ -138,7 +138,6 @@ impl Guessing {
             tracing::warn!(server, address, user, unlogged, "an authentication failed");
         }
         if let Some(time) = penalised.shut_out {
-            let address = source.address().map(tracing::field::display);
             tracing::warn!(server, address, ?time, "an address is shut out: it guesses");
         }
         penalised.delay
@@ -146,7 +145,7 @@ impl Guessing {
 
     pub(super) fn succeed(&self, source: &CredentialSource, user: &str) {
         let user = self.fingerprints.hash_one(user);
-        self.lock().penalties.succeed_user(user, source.address(), Instant::now());
+        self.lock().penalties.succeed_user(user, source.client(), Instant::now());
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

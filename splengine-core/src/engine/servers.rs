@@ -1,5 +1,4 @@
 use std::fmt;
-use std::net::SocketAddr;
 use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::time::Duration;
@@ -8,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::engine::Engine;
-use crate::net::Server;
+use crate::net::{ListenAddr, Server};
 
 type BoxFuture = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -46,7 +45,7 @@ impl Servers {
     }
 
     /// Returns the addresses that they listen on, in the order in which they were added.
-    pub fn local_addrs(&self) -> impl Iterator<Item = SocketAddr> {
+    pub fn local_addrs(&self) -> impl Iterator<Item = ListenAddr> {
         self.0.iter().map(|server| server.local_addr())
     }
 
@@ -102,13 +101,13 @@ impl fmt::Debug for Servers {
 
 /// The dyn-compatible counterpart of [`Server`].
 trait DynServer: Send {
-    fn local_addr(&self) -> SocketAddr;
+    fn local_addr(&self) -> ListenAddr;
 
     fn run_boxed(self: Box<Self>, shutdown: BoxFuture) -> BoxFuture;
 }
 
 impl<S: Server> DynServer for S {
-    fn local_addr(&self) -> SocketAddr {
+    fn local_addr(&self) -> ListenAddr {
         Server::local_addr(self)
     }
 

@@ -2,21 +2,22 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv, sockopt};
-use tokio::net::{TcpListener, TcpStream};
+use rustix::net::{RecvFlags, recv};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
+use crate::auth::Network;
 use crate::net::connection::{Connection, Socket};
 use crate::net::limits::ConnectionLimits;
+use crate::net::listener::Listener;
+use crate::net::stream::Stream;
 use crate::net::table::Table;
 use crate::spare_thread::SpareThread;
 
@@ -70,7 +71,7 @@ use crate::spare_thread::SpareThread;
 ///
 /// Dropping the future closes the listener and all connections.
 pub async fn serve_connections<F>(
-    listener: TcpListener,
+    listener: impl Into<Listener>,
     limits: ConnectionLimits,
     max_linger: Duration,
     shutdown: impl Future<Output = ()>,
@@ -78,6 +79,7 @@ pub async fn serve_connections<F>(
 ) where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
+    let listener = listener.into();
     let _spare = SpareThread::keep();
     let table = Table::new(limits);
     let (close, closing) = watch::channel(false);
@@ -117,9 +119,7 @@ pub async fn serve_connections<F>(
         };
         tokio::select! {
             accepted = accepted, if held.connections.len() < MAX_HELD => {
-                if table.limits.refuses(accepted.peer.ip()) {
-                    table.limits.counters.refused.fetch_add(1, Relaxed);
-                } else {
+                if let Some(accepted) = Accepted::new(accepted, &table.limits) {
                     held.connections.push_back(accepted);
                     held.is_last_new = true;
                 }
@@ -176,15 +176,27 @@ impl Backlog {
 
 /// A connection that was accepted.
 struct Accepted {
-    stream: Arc<TcpStream>,
-    peer: SocketAddr,
+    stream: Arc<Stream>,
+    network: Network,
     since: Instant,
 }
 
 impl Accepted {
+    /// `None` for one that is gone again, or whose address is refused.
+    fn new(stream: Stream, limits: &ConnectionLimits) -> Option<Self> {
+        let peer = stream.peer().ok()?;
+        if limits.refuses(&peer) {
+            limits.counters.refused.fetch_add(1, Relaxed);
+            return None;
+        }
+        stream.set_up();
+        let network = peer.network();
+        Some(Self { stream: Arc::new(stream), network, since: Instant::now() })
+    }
+
     fn enter(&self, table: &Arc<Table>, now: Instant) -> Option<Connection> {
         let waited = now.saturating_duration_since(self.since);
-        Connection::enter(&self.stream, self.peer, waited, table)
+        Connection::enter(&self.stream, self.network, waited, table)
     }
 
     /// Whether its client has closed it, and has sent nothing before.
@@ -198,7 +210,7 @@ impl Accepted {
 
 /// Serves a connection to its end, or until it is to be closed.
 async fn run(served: impl Future<Output = io::Result<()>>, socket: Arc<Socket>) {
-    let peer = socket.stream.peer_addr().ok();
+    let peer = socket.stream.peer().ok();
     tokio::select! {
         ended = served => {
             if let Err(error) = ended {
@@ -248,21 +260,12 @@ impl Closing {
 
 /// Returns the next connection, however many attempts fail before; `shortage` is since when there is
 /// no descriptor for it.
-async fn accept(
-    listener: &TcpListener,
-    table: &Arc<Table>,
-    shortage: &mut Option<Instant>,
-) -> Accepted {
+async fn accept(listener: &Listener, table: &Arc<Table>, shortage: &mut Option<Instant>) -> Stream {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
-                let _ = stream.set_nodelay(true);
-                let _ = sockopt::set_socket_keepalive(&stream, true);
-                let _ = sockopt::set_tcp_keepidle(&stream, Duration::from_secs(30));
-                let _ = sockopt::set_tcp_keepintvl(&stream, Duration::from_secs(5));
-                let _ = sockopt::set_tcp_keepcnt(&stream, 3);
+            Ok(stream) => {
                 *shortage = None;
-                return Accepted { stream: Arc::new(stream), peer, since: Instant::now() };
+                return stream;
             }
             // Of one connection, which went away again before it was accepted.
             Err(error)
@@ -294,7 +297,7 @@ async fn accept(
 }
 
 /// Whether a connection waits to be accepted.
-fn is_pending(listener: &TcpListener) -> bool {
+fn is_pending(listener: &Listener) -> bool {
     let mut polled = [PollFd::new(listener, PollFlags::IN)];
     // What can't be looked at is taken for so.
     poll(&mut polled, Some(&Timespec::default())).map_or(true, |count| count > 0)

@@ -143,16 +143,19 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::auth::Network;
     use crate::net::ConnectionLimits;
+    use crate::net::stream::Stream;
     use crate::net::table::{Progress, Table};
 
     #[tokio::test]
     async fn a_request_has_one_head() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
-        let stream = Arc::new(TcpStream::connect(address).await.expect("connected"));
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let stream = Arc::new(Stream::from(stream));
         let table = Table::new(ConnectionLimits::new().max_head_bytes(64 << 10));
-        let (progress, network) = (Progress::new(), Ipv4Addr::LOCALHOST.into());
+        let (progress, network) = (Progress::new(), Network::Ip(Ipv4Addr::LOCALHOST.into()));
         let place = table.enter(&stream, &progress, network, Duration::ZERO);
         let state = ConnectionState::new(progress, Some(place.expect("there is a place")));
         let mut activity = Activity::begin(Arc::new(state));

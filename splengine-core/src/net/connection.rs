@@ -1,5 +1,4 @@
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,13 +7,15 @@ use std::time::Duration;
 
 use rustix::net::{SendFlags, Shutdown, send, shutdown, sockopt};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::auth::Caller;
+use crate::auth::{Caller, Network};
 use crate::net::activity::Activity;
-use crate::net::peer::network_of;
+use crate::net::listen_addr::ListenAddr;
+use crate::net::peer::Peer;
 use crate::net::state::ConnectionState;
+use crate::net::stream::Stream;
 use crate::net::table::{Progress, Table, TableEntry};
 
 /// A connection that was [accepted](crate::net::serve_connections), as a stream of bytes.
@@ -61,7 +62,7 @@ pub struct Announced(Arc<ConnectionState>);
 /// The socket, which gives its place back when it is closed.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    pub(crate) stream: Arc<TcpStream>,
+    pub(crate) stream: Arc<Stream>,
     pub(crate) handle: ConnectionHandle,
 }
 
@@ -74,18 +75,17 @@ struct Blocked {
 impl Connection {
     /// Takes in what was accepted `waited` ago, if there is a place for it.
     pub(crate) fn enter(
-        stream: &Arc<TcpStream>,
-        peer: SocketAddr,
+        stream: &Arc<Stream>,
+        network: Network,
         waited: Duration,
         table: &Arc<Table>,
     ) -> Option<Self> {
         let progress = Progress::new();
-        let network = network_of(peer.ip());
         let place = table.enter(stream, &progress, network, waited)?;
         Some(Self::of(Arc::clone(stream), progress, Some(place)))
     }
 
-    fn of(stream: Arc<TcpStream>, progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
+    fn of(stream: Arc<Stream>, progress: Arc<Progress>, place: Option<TableEntry>) -> Self {
         let handle = ConnectionHandle(Arc::new(ConnectionState::new(progress, place)));
         Self {
             socket: Arc::new(Socket { stream, handle }),
@@ -105,13 +105,13 @@ impl Connection {
         self.socket.handle.clone()
     }
 
-    /// Returns the address of the peer.
+    /// Returns who is at the other end.
     ///
     /// # Errors
     ///
-    /// When the connection is closed already.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.stream.peer_addr()
+    /// When a connection of TCP is closed already.
+    pub fn peer(&self) -> io::Result<Peer> {
+        self.socket.stream.peer()
     }
 
     /// Returns the address that the peer has connected to.
@@ -119,7 +119,7 @@ impl Connection {
     /// # Errors
     ///
     /// When the connection is closed already.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+    pub fn local_addr(&self) -> io::Result<ListenAddr> {
         self.socket.stream.local_addr()
     }
 
@@ -129,7 +129,7 @@ impl Connection {
         &mut self,
         cx: &mut Context<'_>,
         first: &[u8],
-        attempt: impl Fn(&TcpStream) -> io::Result<usize>,
+        attempt: impl Fn(&Stream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         let state = &self.socket.handle.0;
         state.is_unflushed.store(true, Relaxed);
@@ -411,7 +411,7 @@ impl Socket {
         }
         let drained = async {
             let mut buffer = vec![0; 4096];
-            while self.stream.readable().await.is_ok() {
+            while self.stream.ready(Interest::READABLE).await.is_ok() {
                 match self.stream.try_read(&mut buffer) {
                     Ok(0) => break,
                     Ok(_) => {}
@@ -458,7 +458,14 @@ impl Socket {
 impl From<TcpStream> for Connection {
     /// A connection without limits, which counts nowhere.
     fn from(stream: TcpStream) -> Self {
-        Self::of(Arc::new(stream), Progress::new(), None)
+        Self::of(Arc::new(stream.into()), Progress::new(), None)
+    }
+}
+
+impl From<UnixStream> for Connection {
+    /// A connection without limits, which counts nowhere.
+    fn from(stream: UnixStream) -> Self {
+        Self::of(Arc::new(stream.into()), Progress::new(), None)
     }
 }
 

@@ -3,6 +3,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::net::peer::Peer;
 use crate::net::stats::Counters;
 
 /// Bounds on the connections of one server, for [`serve_connections`](crate::net::serve_connections).
@@ -80,8 +81,8 @@ impl ConnectionLimits {
     }
 
     /// Maximum number of silent unauthenticated connections of one address, or one network of 64
-    /// bits of IPv6, at least 1, default 32. Of more the oldest are closed. Silent is a client that
-    /// has sent nothing for a second while the server waits for it, and any after 30 s: many clients
+    /// bits of IPv6, or one uid of a UNIX socket, at least 1, default 32. Of more the oldest are closed.
+    /// Silent is a client that has sent nothing for a second while the server waits for it, and any after 30 s: many clients
     /// of one address may connect at the same moment, if they authenticate at once.
     pub fn max_unauthenticated_per_address(mut self, count: usize) -> Self {
         self.max_unauthenticated_per_address = count.max(1);
@@ -148,7 +149,8 @@ impl ConnectionLimits {
     }
 
     /// Addresses whose connections are closed right after they were accepted: those for which
-    /// `refuse` returns true. It is called by the accept loop and must not block. Default: none.
+    /// `refuse` returns true. It is called by the accept loop and must not block. Clients of UNIX
+    /// sockets have no address, and are not refused. Default: none.
     pub fn refuse(mut self, refuse: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.refuse = Some(Arc::new(refuse));
         self
@@ -162,8 +164,9 @@ impl ConnectionLimits {
         self.max_unauthenticated.unwrap_or(usize::MAX).min(self.max_connections)
     }
 
-    pub(crate) fn refuses(&self, ip: IpAddr) -> bool {
-        self.refuse.as_ref().is_some_and(|refuse| refuse(ip.to_canonical()))
+    pub(crate) fn refuses(&self, peer: &Peer) -> bool {
+        let refuse = self.refuse.as_ref().zip(peer.ip());
+        refuse.is_some_and(|(refuse, ip)| refuse(ip))
     }
 }
 

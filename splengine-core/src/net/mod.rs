@@ -1,11 +1,11 @@
 //! Connections of servers, whatever their protocol: accepted, bounded and ended.
 //!
-//! [`serve_connections`] is the accept loop of all servers, [`ConnectionLimits`] bounds how many
-//! connections there are and how long each may show nothing, and by a [`ConnectionHandle`] a server
-//! reports what it knows of a client. Servers of HTTP ask an [`OriginPolicy`] about pages of browsers,
-//! and set the [`HttpBounds`]. A [`LogBudget`] bounds what unauthenticated clients can write into the
-//! log. Types that implement [`Server`] can be run together by [`Servers`](crate::engine::Servers).
-//! Only servers need this module.
+//! [`serve_connections`] is the accept loop of all servers. It accepts from a [`Listener`], of TCP or of
+//! a UNIX socket. [`ConnectionLimits`] bounds how many connections there are and how long each may show
+//! nothing, and by a [`ConnectionHandle`] a server reports what it knows of a client. Servers of HTTP
+//! ask an [`OriginPolicy`] about pages of browsers, and set the [`HttpBounds`]. A [`LogBudget`] bounds
+//! what unauthenticated clients can write into the log. Types that implement [`Server`] can be run
+//! together by [`Servers`](crate::engine::Servers). Only servers need this module.
 
 mod accept;
 mod activity;
@@ -16,24 +16,30 @@ mod heads;
 mod host_name;
 mod http_bounds;
 mod limits;
+mod listen_addr;
+mod listener;
 mod log_budget;
 mod origin;
 mod peer;
 mod server;
+mod socket_file;
 mod state;
 mod stats;
+mod stream;
 mod table;
 
 pub use accept::{Closing, serve_connections};
 pub use activity::Activity;
-pub use bind::BindError;
+pub use bind::{BindError, bind};
 pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_rebindable_host;
 pub use http_bounds::HttpBounds;
 pub use limits::ConnectionLimits;
+pub use listen_addr::ListenAddr;
+pub use listener::Listener;
 pub use log_budget::LogBudget;
 pub use origin::{OriginError, OriginPolicy};
-pub use peer::PeerAddress;
-pub use server::{Server, bind, local_addr};
+pub use peer::{Peer, PeerAddress};
+pub use server::Server;
 pub use stats::ConnectionStats;
 pub(crate) use stats::Counters;

@@ -1,8 +1,67 @@
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 
-/// The address at the other end of a connection. Our own servers put it into the extensions of each
+use crate::auth::{Client, CredentialSource, Network, UnixPeer};
+
+/// The other end of a [`Connection`](crate::net::Connection).
+///
+/// ```
+/// use splengine_core::auth::UnixPeer;
+/// use splengine_core::net::Peer;
+///
+/// let peer = Peer::Unix(UnixPeer::new(1000, 1000, None));
+/// assert_eq!(peer.credential_source("http").unix_peer().map(|peer| peer.uid), Some(1000));
+/// assert_eq!(peer.ip(), None);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Peer {
+    /// Address and port of a client over TCP.
+    Tcp(SocketAddr),
+    /// Process that has connected to a UNIX socket.
+    Unix(UnixPeer),
+}
+
+impl Peer {
+    /// Returns the address, of TCP. An IPv4 address that was mapped into IPv6 is an IPv4 address here.
+    #[must_use]
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix(_) => None,
+        }
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        let client = match self {
+            Self::Tcp(address) => Client::Ip(address.ip()),
+            Self::Unix(peer) => Client::Unix(*peer),
+        };
+        client.network()
+    }
+
+    /// Makes the source of credentials that come from there to the server of this name.
+    #[must_use]
+    pub fn credential_source(&self, server: &'static str) -> CredentialSource {
+        match self {
+            Self::Tcp(address) => CredentialSource::new(server, Some(address.ip())),
+            Self::Unix(peer) => CredentialSource::unix(server, *peer),
+        }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(peer) => peer.fmt(f),
+        }
+    }
+}
+
+/// The address at the other end of a connection of TCP. Our own servers put it into the extensions of each
 /// request of HTTP; a host that nests one of our services does so itself, or bounds that count by
-/// address see one client in all of its.
+/// address see one client in all of its. Behind a UNIX socket it puts a [`CredentialSource`] there instead.
 ///
 /// ```
 /// use splengine_core::net::PeerAddress;
@@ -23,32 +82,5 @@ impl PeerAddress {
     #[must_use]
     pub fn new(ip: IpAddr) -> Self {
         Self { ip: ip.to_canonical() }
-    }
-}
-
-/// Returns the network that the owner of `ip` has to themselves at the least: of IPv6 the first 64
-/// bits, of IPv4 (mapped into IPv6 too) the address itself.
-pub(crate) fn network_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => {
-            let mut octets = ip.octets();
-            octets[8..].fill(0);
-            IpAddr::V6(octets.into())
-        }
-        ip => ip,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_of_ipv6_counts_as_one_address() {
-        let of = |text: &str| network_of(text.parse().expect("an address"));
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8::1"));
-        assert_eq!(of("::ffff:127.0.0.1"), of("127.0.0.1"));
-        assert_ne!(of("127.0.0.2"), of("127.0.0.1"));
     }
 }

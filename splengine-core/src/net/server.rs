@@ -1,9 +1,6 @@
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
-use tokio::net::{TcpListener, ToSocketAddrs};
-
-use crate::net::BindError;
+use crate::net::listen_addr::ListenAddr;
 
 /// A server that has its address, and serves once it is run.
 ///
@@ -11,17 +8,15 @@ use crate::net::BindError;
 /// protocols. Implement it with a plain `async fn`:
 ///
 /// ```
-/// use std::net::SocketAddr;
 /// use std::time::Duration;
-/// use splengine_core::net::{ConnectionLimits, Server, bind, serve_connections};
+/// use splengine_core::net::{ConnectionLimits, ListenAddr, Listener, Server, serve_connections};
 /// use tokio::io::AsyncWriteExt;
-/// use tokio::net::TcpListener;
 ///
-/// struct Greeter(TcpListener, SocketAddr);
+/// struct Greeter(Listener, ListenAddr);
 ///
 /// impl Server for Greeter {
-///     fn local_addr(&self) -> SocketAddr {
-///         self.1
+///     fn local_addr(&self) -> ListenAddr {
+///         self.1.clone()
 ///     }
 ///
 ///     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
@@ -35,9 +30,10 @@ use crate::net::BindError;
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let (listener, local_addr) = bind("127.0.0.1:0").await?;
+/// let listener = Listener::bind("127.0.0.1:0").await?;
+/// let local_addr = listener.local_addr()?;
 /// let greeter = Greeter(listener, local_addr);
-/// assert_ne!(greeter.local_addr().port(), 0);
+/// assert!(greeter.local_addr().tcp().is_some_and(|address| address.port() != 0));
 /// greeter.run_until(async {}).await;
 /// # Ok(())
 /// # }
@@ -45,7 +41,7 @@ use crate::net::BindError;
 #[diagnostic::on_unimplemented(note = "`Servers` runs types that implement `Server`")]
 pub trait Server: Send + 'static {
     /// Returns the address that it listens on.
-    fn local_addr(&self) -> SocketAddr;
+    fn local_addr(&self) -> ListenAddr;
 
     /// Serves until `shutdown` resolves; then accepts no more connections, notifies the clients, and
     /// returns when their connections are over, or were closed after a time that the server sets.
@@ -72,31 +68,4 @@ pub trait Server: Send + 'static {
             std::future::pending().await
         }
     }
-}
-
-/// Listens on `address`, and returns the listener with its address; port 0 takes a free port.
-///
-/// # Errors
-///
-/// [`BindError`] when the address is not available.
-///
-/// # Cancel safety
-///
-/// Dropping the future releases the address.
-pub async fn bind(
-    address: impl ToSocketAddrs + std::fmt::Debug,
-) -> Result<(TcpListener, SocketAddr), BindError> {
-    let failed = |source| BindError::new(format!("{address:?}"), source);
-    let listener = TcpListener::bind(&address).await.map_err(failed)?;
-    let local_addr = local_addr(&listener)?;
-    Ok((listener, local_addr))
-}
-
-/// Returns the address that `listener` is bound to.
-///
-/// # Errors
-///
-/// [`BindError`] when the listener has no address.
-pub fn local_addr(listener: &TcpListener) -> Result<SocketAddr, BindError> {
-    listener.local_addr().map_err(|source| BindError::new(format!("{listener:?}"), source))
 }

@@ -2,18 +2,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
+use crate::auth::Network;
 use crate::net::heads::HeadBudgets;
 use crate::net::limits::ConnectionLimits;
+use crate::net::stream::Stream;
 use crate::quota::{CallerPlace, CallerPlaces, note_connection_closed};
 use crate::user_name::UserName;
 
@@ -39,7 +39,7 @@ struct State {
     /// How many were told to make room and are not gone yet.
     leaving: usize,
     /// The unauthenticated ones, by network and number, which is the order of their coming.
-    waiting: HashMap<IpAddr, BTreeMap<u64, Waiting>>,
+    waiting: HashMap<Network, BTreeMap<u64, Waiting>>,
     waiting_count: usize,
     /// The authenticated ones beyond the share of their caller, by number.
     surplus: BTreeMap<u64, Waiting>,
@@ -50,11 +50,11 @@ struct State {
 /// A connection that may have to make room.
 #[derive(Debug)]
 struct Waiting {
-    network: IpAddr,
+    network: Network,
     since: Instant,
     progress: Arc<Progress>,
     evicted: Arc<Notify>,
-    stream: Weak<TcpStream>,
+    stream: Weak<Stream>,
 }
 
 /// What a connection is doing.
@@ -72,7 +72,7 @@ pub(crate) struct Progress {
 pub(crate) struct TableEntry {
     table: Arc<Table>,
     number: u64,
-    network: IpAddr,
+    network: Network,
     evicted: Arc<Notify>,
     stage: Mutex<Stage>,
 }
@@ -162,9 +162,9 @@ impl Table {
     /// [time](ConnectionLimits::busy_timeout) for that: it may be of the same caller.
     pub(crate) fn enter(
         self: &Arc<Self>,
-        stream: &Arc<TcpStream>,
+        stream: &Arc<Stream>,
         progress: &Arc<Progress>,
-        network: IpAddr,
+        network: Network,
         waited: Duration,
     ) -> Option<TableEntry> {
         let evicted = Arc::new(Notify::new());
@@ -277,7 +277,7 @@ impl Table {
         true
     }
 
-    fn evict(&self, state: &mut State, network: IpAddr, number: u64) {
+    fn evict(&self, state: &mut State, network: Network, number: u64) {
         if let Some(waiting) = self.remove(state, network, number) {
             self.send_away(state, &waiting);
         }
@@ -295,7 +295,7 @@ impl Table {
     }
 
     /// Takes a connection out of the unauthenticated ones, if it is among them.
-    fn remove(&self, state: &mut State, network: IpAddr, number: u64) -> Option<Waiting> {
+    fn remove(&self, state: &mut State, network: Network, number: u64) -> Option<Waiting> {
         let of_network = state.waiting.get_mut(&network)?;
         let removed = of_network.remove(&number)?;
         if of_network.is_empty() {

@@ -42,4 +42,5 @@ mod support;
 #[cfg(feature = "testing")]
 mod testing;
 mod trees;
+mod unix_sockets;
 mod watch;

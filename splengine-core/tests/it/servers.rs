@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use splengine_core::engine::Servers;
-use splengine_core::net::{ConnectionLimits, Server, bind, serve_connections};
+use splengine_core::net::{ConnectionLimits, ListenAddr, Server, bind, serve_connections};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -27,8 +27,8 @@ impl Greeter {
 }
 
 impl Server for Greeter {
-    fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+    fn local_addr(&self) -> ListenAddr {
+        self.local_addr.into()
     }
 
     async fn run_until(self, shutdown: impl Future<Output = ()> + Send + 'static) {
@@ -52,7 +52,8 @@ async fn servers_serve_until_the_engine_is_drained() {
     let bench = bench();
     let run = bench.start(sh("exec sleep 600")).await;
     let servers = Servers::new().add(Greeter::open("one").await).add(Greeter::open("two").await);
-    let addresses: Vec<SocketAddr> = servers.local_addrs().collect();
+    let addresses = servers.local_addrs().map(|address| address.tcp().expect("of TCP"));
+    let addresses: Vec<SocketAddr> = addresses.collect();
     let [one, two] = addresses[..] else { panic!("{addresses:?}") };
 
     let (signal, told) = oneshot::channel::<()>();
@@ -84,7 +85,7 @@ async fn servers_serve_until_the_engine_is_drained() {
 async fn servers_end_at_once_where_they_are_no_longer_run() {
     let bench = bench();
     let servers = Servers::new().add(Greeter::open("one").await);
-    let one = servers.local_addrs().next().expect("it has one");
+    let one = servers.local_addrs().next().and_then(|address| address.tcp()).expect("it has one");
     {
         let pending = std::future::pending();
         let running = servers.run_until(pending, &bench.engine, Duration::ZERO);
@@ -109,8 +110,8 @@ async fn a_panic_of_a_server_is_not_lost() {
     struct Panics;
 
     impl Server for Panics {
-        fn local_addr(&self) -> SocketAddr {
-            ([127, 0, 0, 1], 0).into()
+        fn local_addr(&self) -> ListenAddr {
+            ListenAddr::Tcp(([127, 0, 0, 1], 0).into())
         }
 
         async fn run_until(self, _: impl Future<Output = ()> + Send + 'static) {

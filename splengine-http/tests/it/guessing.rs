@@ -95,7 +95,7 @@ async fn a_password_lets_in_whom_an_authenticator_knows_by_it() {
     let engine = Engine::builder(executor).build().expect("built");
     let server = HttpServer::builder(engine.clone()).authenticate(Directory).bind("127.0.0.1:0");
     let server = server.await.expect("bound");
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     tokio::spawn(server.run_until(std::future::pending()));
     let ask = async |credentials: &str| {
         let mut connection = from([127, 0, 0, 1], addr).await;

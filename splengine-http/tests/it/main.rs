@@ -1,7 +1,8 @@
-//! The HTTP server, over TCP.
+//! The HTTP server, over its sockets.
 
 mod batches;
 mod bodies;
+mod by_uid;
 mod captured;
 mod client;
 mod connections;
@@ -25,4 +26,5 @@ mod sessions;
 mod sharing;
 mod streams;
 mod support;
+mod unix_sockets;
 mod unread;

@@ -164,7 +164,8 @@ async fn an_authenticator_that_panics_costs_one_answer() {
     let engine = Engine::builder(Actor::default()).build().expect("built");
     let server = HttpServer::builder(engine).authenticate(Panics).bind("127.0.0.1:0");
     let server = server.await.expect("bound");
-    let mut connection = crate::client::Connection::open(server.local_addr()).await;
+    let mut connection =
+        crate::client::Connection::open(server.local_addr().tcp().expect("of TCP")).await;
     tokio::spawn(server.run_until(std::future::pending()));
     for _ in 0..2 {
         connection.post("/execute", &[TOKEN, JSON], b"{\"command\": \"a\"}").await;
@@ -192,7 +193,8 @@ async fn an_authenticator_that_fails_asks_to_come_back() {
     let engine = Engine::builder(Actor::default()).build().expect("built");
     let server = HttpServer::builder(engine).authenticate(Fails).bind("127.0.0.1:0");
     let server = server.await.expect("bound");
-    let mut connection = crate::client::Connection::open(server.local_addr()).await;
+    let mut connection =
+        crate::client::Connection::open(server.local_addr().tcp().expect("of TCP")).await;
     tokio::spawn(server.run_until(std::future::pending()));
     connection.post("/execute", &[TOKEN, JSON], b"{\"command\": \"a\"}").await;
     assert!(!connection.response().await.problem(503).contains("inside"));

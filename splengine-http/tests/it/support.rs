@@ -122,7 +122,7 @@ async fn open(
     let engine = configure_engine(builder).build().expect("built");
     let builder = configure_http(HttpServer::builder(engine.clone()).authenticate(tokens()));
     let server = configure(builder.bind("127.0.0.1:0").await.expect("bound"));
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run_until(async {
         let _ = stopped.await;

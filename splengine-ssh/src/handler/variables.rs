@@ -1,23 +1,25 @@
 //! The environment of what runs on a channel: what a client may set of it, and what is set for it.
 
 use russh::ChannelId;
+use splengine_core::net::Peer;
 
 use super::Client;
 
 impl Client {
     /// The addresses of both ends, as sshd tells commands of them.
     pub(super) fn ends(&self) -> Vec<(String, String)> {
-        let (from, to) = (self.peer, self.ours);
-        let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
-        let (from_port, to_port) = (from.port(), to.port());
         let shell = self.context.engine.shell().first().cloned().unwrap_or_default();
-        [
-            ("SSH_CLIENT", format!("{from_ip} {from_port} {to_port}")),
-            ("SSH_CONNECTION", format!("{from_ip} {from_port} {to_ip} {to_port}")),
-            ("SHELL", shell),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        let mut ends = vec![("SHELL".to_owned(), shell)];
+        // There are no addresses at the ends of a UNIX socket.
+        if let (Peer::Tcp(from), Some(to)) = (self.peer, self.ours.tcp()) {
+            let [from_ip, to_ip] = [from, to].map(|end| end.ip().to_canonical());
+            let (from_port, to_port) = (from.port(), to.port());
+            ends.extend([
+                ("SSH_CLIENT".to_owned(), format!("{from_ip} {from_port} {to_port}")),
+                ("SSH_CONNECTION".to_owned(), format!("{from_ip} {from_port} {to_ip} {to_port}")),
+            ]);
+        }
+        ends
     }
 
     /// Sets a variable of what a channel is to start, if that may be set; returns whether it was.

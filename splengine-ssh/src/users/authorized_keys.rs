@@ -17,6 +17,7 @@ use std::time::SystemTime;
 
 use russh::keys::ssh_key::public::KeyData;
 
+use super::address::Addresses;
 use super::error::LineError;
 use super::grant::Refusal;
 use super::key::{self, BLANK, KeyError};
@@ -33,12 +34,13 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Whether a client from there may use it now.
-    pub(crate) fn admit(&self, from: IpAddr, now: SystemTime) -> Result<(), Refusal> {
+    /// Whether a client from there may use it now; `None` has no address.
+    pub(crate) fn admit(&self, from: Option<IpAddr>, now: SystemTime) -> Result<(), Refusal> {
         if self.options.expires.is_some_and(|expires| expires <= now) {
             return Err(Refusal::Expired(self.line));
         }
-        let is_admitted = self.options.from.as_ref().is_none_or(|list| list.admit(from));
+        let admits = |list: &Addresses| from.is_some_and(|from| list.admit(from));
+        let is_admitted = self.options.from.as_ref().is_none_or(admits);
         if is_admitted { Ok(()) } else { Err(Refusal::From(self.line)) }
     }
 }

@@ -20,7 +20,8 @@ use super::options::Options;
 /// What is known where a certificate is shown.
 pub(super) struct Circumstances<'a> {
     pub(super) user: &'a UserName,
-    pub(super) from: IpAddr,
+    /// The client's address, if it has one.
+    pub(super) from: Option<IpAddr>,
     pub(super) now: SystemTime,
     /// Trusted for all users.
     pub(super) authorities: &'a [KeyData],
@@ -69,7 +70,7 @@ pub(super) fn judge(
 }
 
 /// What the certificate itself says.
-fn own_terms(certificate: &Certificate, from: IpAddr) -> Result<Options, Refusal> {
+fn own_terms(certificate: &Certificate, from: Option<IpAddr>) -> Result<Options, Refusal> {
     let mut terms = Options {
         pty: certificate.extensions().contains_key("permit-pty"),
         forwarding: certificate.extensions().contains_key("permit-port-forwarding"),
@@ -84,7 +85,7 @@ fn own_terms(certificate: &Certificate, from: IpAddr) -> Result<Options, Refusal
             "force-command" => terms.command = Some(value.clone()),
             "source-address" => {
                 let addresses = Addresses::parse_networks(value).ok_or(Refusal::CriticalOption)?;
-                if !addresses.admit(from) {
+                if !from.is_some_and(|from| addresses.admit(from)) {
                     return Err(Refusal::CertificateFrom);
                 }
             }

@@ -14,17 +14,15 @@ mod sources;
 mod testing;
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, PublicKey};
 use splengine_core::auth::{
-    Accounts, AuthError, Authenticator, CredentialKind, CredentialSource, Credentials, Secret,
-    SharedAuthenticator,
+    Accounts, AuthError, Authenticator, CredentialKind, Credentials, Secret, SharedAuthenticator,
 };
-use splengine_core::net::LogBudget;
+use splengine_core::net::{LogBudget, Peer};
 use splengine_core::{Caller, UserName};
 use tokio::sync::watch;
 
@@ -72,7 +70,7 @@ pub struct Users {
 #[derive(Clone)]
 pub(crate) struct Entry {
     user: String,
-    from: IpAddr,
+    from: Peer,
     shown: Presented,
     grant: Arc<Grant>,
 }
@@ -325,7 +323,7 @@ impl Users {
         let line = PublicKey::from(key.clone()).to_openssh();
         let line = line.map_err(|_| Refusal::Key(KeyError::Malformed))?;
         let shown = Credentials::public_key(client.user, line);
-        let source = CredentialSource::new("ssh", Some(client.from));
+        let source = client.from.credential_source("ssh");
         refusal_of(authenticator.authenticate(shown, &source).await, Refusal::UnknownKey)
     }
 
@@ -350,7 +348,7 @@ impl Users {
         user: &str,
         key: &PublicKey,
         algorithm: &Algorithm,
-        from: IpAddr,
+        from: Peer,
     ) -> bool {
         let (key, algorithm) = (key.key_data().clone(), algorithm.clone());
         let what = key::describe(&key);
@@ -369,7 +367,7 @@ impl Users {
     }
 
     /// What a client may do that has shown that `key` is its own.
-    pub(crate) async fn by_key(&self, user: &str, key: &PublicKey, from: IpAddr) -> Option<Entry> {
+    pub(crate) async fn by_key(&self, user: &str, key: &PublicKey, from: Peer) -> Option<Entry> {
         let key = key.key_data().clone();
         let (what, asked) = (key::describe(&key), key.clone());
         let answer =
@@ -395,7 +393,7 @@ impl Users {
         &self,
         user: &str,
         certificate: &Certificate,
-        from: IpAddr,
+        from: Peer,
     ) -> Option<Entry> {
         let certificate = Box::new(certificate.clone());
         let (what, asked) = (certificate::describe(&certificate), certificate.clone());
@@ -411,7 +409,7 @@ impl Users {
         &self,
         user: &str,
         password: &Secret,
-        from: IpAddr,
+        from: Peer,
     ) -> Option<Entry> {
         let answer = match &self.passwords {
             Some(passwords) => passwords.verify(user, password).await,
@@ -442,14 +440,14 @@ impl Users {
         let authenticator = self.accepting(CredentialKind::Password)?;
         password::check_length(password)?;
         let shown = Credentials::password(client.user, password.clone());
-        let source = CredentialSource::new("ssh", Some(client.from));
+        let source = client.from.credential_source("ssh");
         refusal_of(authenticator.authenticate(shown, &source).await, Refusal::Password)
     }
 
     fn logged<T>(
         &self,
         user: &str,
-        from: IpAddr,
+        from: Peer,
         what: &str,
         answer: Result<T, Refusal>,
     ) -> Option<T> {
@@ -467,7 +465,7 @@ impl Users {
     async fn ask<T: Send + 'static>(
         &self,
         user: &str,
-        from: IpAddr,
+        from: Peer,
         question: impl FnOnce(&Sources, &Client<'_>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let (sources, user) = (self.sources.clone(), user.to_owned());
@@ -478,7 +476,7 @@ impl Users {
 }
 
 impl Entry {
-    fn new(user: &str, from: IpAddr, shown: Presented, grant: Grant) -> Self {
+    fn new(user: &str, from: Peer, shown: Presented, grant: Grant) -> Self {
         Self { user: user.to_owned(), from, shown, grant: Arc::new(grant) }
     }
 

@@ -3,7 +3,6 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,7 +11,7 @@ use russh::keys::ssh_key::Fingerprint;
 use russh::keys::ssh_key::public::KeyData;
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use splengine_core::auth::{Accounts, Scopes};
-use splengine_core::net::LogBudget;
+use splengine_core::net::{LogBudget, Peer};
 use splengine_core::{Caller, UserName};
 
 use super::authorized_keys::{self, Entry};
@@ -36,7 +35,7 @@ pub(super) struct Sources {
 /// Who asks, and from where.
 pub(super) struct Client<'a> {
     pub(super) user: &'a str,
-    pub(super) from: IpAddr,
+    pub(super) from: Peer,
 }
 
 impl Sources {
@@ -58,8 +57,9 @@ impl Sources {
             return Ok(());
         }
         let (entries, now) = (self.entries(&user)?, SystemTime::now());
-        let signs =
-            |entry: &Entry| entry.options.is_authority && entry.admit(client.from, now).is_ok();
+        let signs = |entry: &Entry| {
+            entry.options.is_authority && entry.admit(client.from.ip(), now).is_ok()
+        };
         if entries.iter().any(signs) {
             return Ok(());
         }
@@ -95,7 +95,7 @@ impl Sources {
         let (authorities, entries) = (self.authorities(), self.entries(&user).unwrap_or_default());
         let circumstances = Circumstances {
             user: &user,
-            from: client.from,
+            from: client.from.ip(),
             now: SystemTime::now(),
             authorities: &authorities,
             entries: &entries,
@@ -163,12 +163,12 @@ impl Sources {
 fn find<'a>(
     entries: &'a [Entry],
     key: &KeyData,
-    from: IpAddr,
+    from: Peer,
     now: SystemTime,
 ) -> Result<&'a Entry, Refusal> {
     let mut refusal = Refusal::UnknownKey;
     for entry in entries.iter().filter(|entry| !entry.options.is_authority && entry.key == *key) {
-        match entry.admit(from, now) {
+        match entry.admit(from.ip(), now) {
             Ok(()) => return Ok(entry),
             Err(other) => refusal = other,
         }

@@ -9,7 +9,8 @@ use splengine_core::auth::{AccountList, Scopes};
 use super::testing::{Dir, chmod, key, text};
 use super::*;
 
-const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+const HERE: Peer = Peer::Tcp(std::net::SocketAddr::new(LOCALHOST, 40_000));
+const LOCALHOST: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
 async fn offered(users: &Users, user: &str, key: &PrivateKey) -> bool {
     users.offered(user, key.public_key(), &Algorithm::Ed25519, HERE).await

@@ -12,4 +12,5 @@ mod log_lines;
 mod revoked;
 mod support;
 mod terminals;
+mod unix_sockets;
 mod users;

@@ -92,7 +92,7 @@ impl TestServer {
         let host = HostKeys::open_or_create(dir.path().join("host_key")).expect("made");
         let builder = (setup.server)(SshServer::builder(engine.clone()).users(users));
         let server = builder.bind("127.0.0.1:0", &host).await.expect("bound");
-        let addr = server.local_addr();
+        let addr = server.local_addr().tcp().expect("of TCP");
         let (stop, stopped) = oneshot::channel::<()>();
         let (draining, grace) = (engine.clone(), setup.grace);
         let ended = tokio::spawn(server.run_until(async move {

@@ -1,6 +1,8 @@
-//! The WebSocket server, over TCP.
+//! The WebSocket server, over its sockets.
 
 mod bodies;
+#[path = "../../../splengine-http/tests/it/by_uid.rs"]
+mod by_uid;
 mod floods;
 mod guessing;
 mod logins;
@@ -13,4 +15,5 @@ mod shares;
 #[path = "../../../splengine-core/tests/it/sharing.rs"]
 mod sharing;
 mod support;
+mod unix_sockets;
 mod v1;

@@ -75,7 +75,7 @@ async fn open(
     }
     let builder = configure(WsServer::builder(engine.clone()).authenticate(tokens));
     let server = configure_server(builder.bind("127.0.0.1:0").await.expect("bound"));
-    let addr = server.local_addr();
+    let addr = server.local_addr().tcp().expect("of TCP");
     let (stop, stopped) = oneshot::channel::<()>();
     let ended = tokio::spawn(server.run_until(async {
         let _ = stopped.await;

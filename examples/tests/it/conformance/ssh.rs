@@ -75,7 +75,7 @@ impl Ssh {
             let users = Users::new().authorized_keys(&keys).expect("a directory");
             let server = SshServer::builder(engine).users(users);
             let server = server.bind("127.0.0.1:0", &host).await.expect("bound");
-            let addr = server.local_addr();
+            let addr = server.local_addr().tcp().expect("of TCP");
             tokio::spawn(async { server.await });
             addr
         };

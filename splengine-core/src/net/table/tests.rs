@@ -3,21 +3,21 @@ use std::net::Ipv4Addr;
 
 use proptest::prelude::*;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 
 /// The default.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
-async fn stream() -> Arc<TcpStream> {
+async fn stream() -> Arc<Stream> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
-    Arc::new(TcpStream::connect(address).await.expect("connected"))
+    Arc::new(Stream::from(TcpStream::connect(address).await.expect("connected")))
 }
 
-fn address(last: u8) -> IpAddr {
-    Ipv4Addr::new(127, 0, 0, last).into()
+fn address(last: u8) -> Network {
+    Network::Ip(Ipv4Addr::new(127, 0, 0, last).into())
 }
 
 /// Another one each time.
@@ -32,23 +32,23 @@ fn is_evicted(place: &TableEntry) -> bool {
 }
 
 /// A connection whose client may send something.
-async fn pair() -> (Arc<TcpStream>, TcpStream) {
+async fn pair() -> (Arc<Stream>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
     let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (Arc::new(accepted.expect("accepted").0), client.expect("connected"))
+    (Arc::new(Stream::from(accepted.expect("accepted").0)), client.expect("connected"))
 }
 
 fn enters(
     table: &Arc<Table>,
-    stream: &Arc<TcpStream>,
+    stream: &Arc<Stream>,
     progress: &Arc<Progress>,
     last: u8,
 ) -> TableEntry {
     table.enter(stream, progress, address(last), Duration::ZERO).expect("there is a place")
 }
 
-fn enter(table: &Arc<Table>, stream: &Arc<TcpStream>, last: u8) -> TableEntry {
+fn enter(table: &Arc<Table>, stream: &Arc<Stream>, last: u8) -> TableEntry {
     enters(table, stream, &Progress::new(), last)
 }
 
@@ -57,7 +57,7 @@ async fn an_address_has_its_share_of_silent_connections() {
     let stream = stream().await;
     let (unread, mut client) = pair().await;
     client.write_all(b"GET").await.expect("sent");
-    unread.readable().await.expect("readable");
+    unread.ready(tokio::io::Interest::READABLE).await.expect("readable");
     tokio::time::pause();
     let table = Table::new(ConnectionLimits::new().max_unauthenticated_per_address(2));
     let (busy, read) = (Progress::new(), Progress::new());
@@ -254,10 +254,7 @@ async fn while_there_are_busy_ones_beyond_a_share_no_new_connection_is_closed() 
 #[tokio::test]
 async fn whoever_waits_for_a_place_is_told_of_one_at_which_nothing_is_worked_any_more() {
     let table = Table::new(ConnectionLimits::new().max_connections(2));
-    let enter = |stream| {
-        let peer = (address(1), 1).into();
-        crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table)
-    };
+    let enter = |stream| crate::net::Connection::enter(&stream, address(1), Duration::ZERO, &table);
     let mallory = crate::auth::Caller::new("mallory").expect("a name");
     let [_kept, busy] = [enter(stream().await), enter(stream().await)].map(|connection| {
         let connection = connection.expect("there is a place");
@@ -285,8 +282,7 @@ async fn requests_that_end_are_looked_at_once_in_a_while() {
     tokio::time::pause();
     let table = Table::new(ConnectionLimits::new().max_connections(4));
     let enter = |user: &UserName| {
-        let peer = (address(1), 1).into();
-        let connection = crate::net::Connection::enter(&stream, peer, Duration::ZERO, &table);
+        let connection = crate::net::Connection::enter(&stream, address(1), Duration::ZERO, &table);
         let connection = connection.expect("there is a place");
         connection.handle().set_authenticated(&crate::auth::Caller::from(user.clone()));
         // It is never without one.

@@ -153,11 +153,12 @@ fn weak_keys_are_not_taken() {
 fn an_entry_admits_where_and_while_it_says() {
     let entry = one(&format!(r#"from="10.0.0.0/8",expiry-time="19700102" {ED25519}"#));
     let entry = entry.expect("an entry");
-    let (inside, outside) = ([10, 0, 0, 1].into(), [11, 0, 0, 1].into());
+    let [inside, outside] = [10, 11].map(|first| Some([first, 0, 0, 1].into()));
     let day = UNIX_EPOCH + Duration::from_hours(24);
     let before = day - Duration::from_secs(1);
     assert_eq!(entry.admit(inside, before), Ok(()));
     assert_eq!(entry.admit(outside, before), Err(Refusal::From(1)));
+    assert_eq!(entry.admit(None, before), Err(Refusal::From(1)), "over a UNIX socket");
     assert_eq!(entry.admit(inside, day), Err(Refusal::Expired(1)));
 }
 

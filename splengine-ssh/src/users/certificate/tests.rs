@@ -47,7 +47,7 @@ impl Case {
             certificate,
             &Circumstances {
                 user: &"alice".parse().expect("a name"),
-                from: self.from.parse().expect("an address"),
+                from: Some(self.from.parse().expect("an address")),
                 now: UNIX_EPOCH + Duration::from_secs(self.now),
                 authorities: if self.line.is_some() {
                     &[]
