@@ -33,19 +33,22 @@ async fn login(mut request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+pub(crate) fn app(engine: &Engine) -> axum::Router {
     // Nobody gets past `login` by a token.
     let host = HostAuthenticator::new();
     let http = HttpServer::builder(engine.clone()).authenticate(host).into_service();
     let ws = WsServer::builder(engine.clone()).authenticate(host).into_service();
-    let app = axum::Router::new()
+    axum::Router::new()
         .nest_service("/spl/ws", ws)
         .nest_service("/spl", http)
         .layer(from_fn(login))
-        .route("/", get(|| async { "an application of its own" }));
+        .route("/", get(|| async { "an application of its own" }))
+}
 
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    let app = app(&engine);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     writeln!(std::io::stdout(), "{}", listener.local_addr()?)?;

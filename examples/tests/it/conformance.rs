@@ -347,6 +347,17 @@ pub(crate) fn avro_call(
 ) -> Result<Datum, (i64, Datum)> {
     let mut stream = TcpStream::connect(addr).expect("connects");
     stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+    stream.write_all(&avro_request(metadata, call)).expect("sent");
+    let mut head = [0; 12];
+    stream.read_exact(&mut head).expect("an answer");
+    let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
+    let mut answer = vec![0; length as usize];
+    stream.read_exact(&mut answer).expect("all of it");
+    avro_answer(answer)
+}
+
+/// The frame that asks, as the first of a connection.
+pub(crate) fn avro_request(metadata: &[u8], call: &[u8]) -> Vec<u8> {
     let protocol = splengine_avro::protocol().as_bytes();
     let hash = [0x5a; 16];
     let mut message = hash.to_vec();
@@ -360,16 +371,15 @@ pub(crate) fn avro_call(
     let mut frame = [0, 0, 0, 1, 0, 0, 0, 1].to_vec();
     frame.extend_from_slice(&(message.len() as u32).to_be_bytes());
     frame.extend_from_slice(&message);
-    stream.write_all(&frame).expect("sent");
-    let mut head = [0; 12];
-    stream.read_exact(&mut head).expect("an answer");
-    let length = u32::from_be_bytes([head[8], head[9], head[10], head[11]]);
-    let mut answer = vec![0; length as usize];
-    stream.read_exact(&mut answer).expect("all of it");
+    frame
+}
+
+/// What is in the frame that answers it.
+pub(crate) fn avro_answer(answer: Vec<u8>) -> Result<Datum, (i64, Datum)> {
     let mut answer = Datum(answer);
     // CLIENT: the server's protocol and its hash, and no metadata.
     assert_eq!((answer.byte(), answer.byte()), (2, 2));
-    assert_eq!(answer.bytes(), protocol);
+    assert_eq!(answer.bytes(), splengine_avro::protocol().as_bytes());
     answer.0.drain(..18);
     // Metadata: blocks, until an empty one.
     loop {
@@ -423,7 +433,7 @@ fn ended(exit: &Value, stdout: Vec<u8>, stderr: Vec<u8>) -> Told {
 pub(crate) struct Datum(Vec<u8>);
 
 impl Datum {
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.0.remove(0)
     }
 
@@ -439,7 +449,7 @@ impl Datum {
         }
     }
 
-    fn bytes(&mut self) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self) -> Vec<u8> {
         let length = usize::try_from(self.long()).expect("a length");
         self.0.drain(..length).collect()
     }
@@ -463,7 +473,7 @@ pub(crate) fn text(value: &[u8], to: &mut Vec<u8>) {
     to.extend_from_slice(value);
 }
 
-fn base64(text: &str) -> Vec<u8> {
+pub(crate) fn base64(text: &str) -> Vec<u8> {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let values: Vec<u32> = text
         .bytes()
@@ -479,7 +489,7 @@ fn base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-const REASONS: [&str; 7] =
+pub(crate) const REASONS: [&str; 7] =
     ["unknown", "exited", "signaled", "timedOut", "cancelled", "outOfMemory", "lost"];
 pub(crate) const CODES: [&str; 13] = [
     "UNKNOWN",

@@ -22,5 +22,6 @@ mod settings_reference;
 mod single_servers;
 mod small_examples;
 mod stores;
+mod suite;
 mod tls;
 mod unix_sockets;

@@ -177,6 +177,12 @@ pub(crate) fn exchange(addr: &str, request: &str) -> std::io::Result<(String, St
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
+    let (head, body) = split_answer(&answer)?;
+    Ok((head, String::from_utf8(body).map_err(std::io::Error::other)?))
+}
+
+/// The head and the body of a whole answer.
+pub(crate) fn split_answer(answer: &[u8]) -> std::io::Result<(String, Vec<u8>)> {
     let part = || std::io::Error::other(format!("a part of an answer: {}", answer.escape_ascii()));
     let end = answer.windows(4).position(|part| part == b"\r\n\r\n").ok_or_else(part)?;
     let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
@@ -192,7 +198,6 @@ pub(crate) fn exchange(addr: &str, request: &str) -> std::io::Result<(String, St
     if length.is_some_and(|length| length != body.len()) {
         return Err(part());
     }
-    let body = String::from_utf8(body).map_err(std::io::Error::other)?;
     Ok((head.into_owned(), body))
 }
 

@@ -1,5 +1,6 @@
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::process::Signal;
@@ -123,51 +124,52 @@ fn custom_executor() {
 #[test]
 fn custom_adapter() {
     let root = tempfile::tempdir().expect("a directory");
-    let server = Server::start(example("custom-adapter").current_dir(root.path()));
-    let mut client = TcpStream::connect(server.ready.trim()).expect("connects");
-    let mut answers = BufReader::new(client.try_clone().expect("cloned")).lines();
-    let mut next = || answers.next().expect("a line").expect("reads");
-    for (command, lines) in [
-        ("echo 'hello world'", &["stdout hello world", "exited 0"][..]),
-        ("sh -c 'echo bad >&2; exit 3'", &["stderr bad", "exited 3"]),
-        ("printf 'a\\nb'", &["stdout a", "stdout+ b", "exited 0"]),
-        ("no-such-program", &["refused program `no-such-program` was not found"]),
+    let mut command = example("custom-adapter");
+    let server = Server::start(command.current_dir(root.path()).env("TOKEN", ALICE));
+    let addr = server.ready.trim();
+    let ask = |login: &str, command: &str| {
+        let mut stream = TcpStream::connect(addr).expect("connects");
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("set");
+        // What is refused need not be read whole.
+        let _ = write!(stream, "{login}\n{command}");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    let bearer = format!("Bearer {ALICE}");
+    assert_eq!(ask(&bearer, "5 tr a-z A-Z\nhello"), "stdout 5\nHELLOexited 0\n");
+    let failed = ask(&bearer, "0 sh -c 'echo bad >&2; exit 3'\n");
+    assert_eq!(failed, "stderr 4\nbad\nexited 3\n");
+    for (login, command, answer) in [
+        (
+            &bearer[..],
+            "0 no-such-program\n",
+            "refused 504 program `no-such-program` was not found\n",
+        ),
+        (
+            "Bearer a-guess-that-is-wrong",
+            "0 touch made\n",
+            "refused 530 the credentials are not valid\n",
+        ),
+        ("POST / HTTP/1.1", "0 touch made\n", "refused 530 credentials are required\n"),
+        // Half a line is no command.
+        (&bearer, &format!("0 touch made; {}", "true ".repeat(20_000)), ""),
     ] {
-        writeln!(client, "{command}").expect("sent");
-        for line in lines {
-            assert_eq!(next(), *line);
-        }
+        assert_eq!(ask(login, command), answer, "{login}");
     }
-    let long = "true ".repeat(20_000);
-    let mut other = TcpStream::connect(server.ready.trim()).expect("connects");
-    let _ = writeln!(other, "touch half; {long}");
-    let mut answer = String::new();
-    let _ = other.read_to_string(&mut answer);
-    assert_eq!(answer, "", "half a line is no command");
+    assert!(!root.path().join("made").exists());
 
-    let begun = root.path().join("begun");
-    let mut other = TcpStream::connect(server.ready.trim()).expect("connects");
-    // Without a process of its own: that would be asked to end as well.
-    let script = "trap ': > ended; exit' TERM; touch begun; while :; do sleep 0.02; done";
-    writeln!(other, "sh -c \"{script}\"").expect("sent");
-    eventually("it runs", || begun.exists());
-    drop(other);
-    eventually("hanging up cancels it", || root.path().join("ended").exists());
-
-    // What runs at the end is told to its end.
-    let script = "touch last; while [ ! -e go ]; do sleep 0.02; done; echo whole";
-    writeln!(client, "sh -c '{script}'").expect("sent");
-    eventually("it runs", || root.path().join("last").exists());
-    server.signal(Signal::TERM);
-    eventually("no more is taken", || {
-        let mut late = TcpStream::connect(server.ready.trim()).expect("connects");
-        writeln!(late, "true").expect("sent");
-        let answer = BufReader::new(late).lines().next().expect("a line").expect("reads");
-        answer.starts_with("refused ")
+    let waiting = "0 sh -c 'touch begun; while [ ! -e go ]; do sleep 0.02; done; echo whole'\n";
+    let told = std::thread::scope(|scope| {
+        let told = scope.spawn(|| ask(&bearer, waiting));
+        eventually("it runs", || root.path().join("begun").exists());
+        server.signal(Signal::INT);
+        eventually("no more is taken", || ask(&bearer, "0 true\n").starts_with("refused 421 "));
+        std::fs::write(root.path().join("go"), "").expect("made");
+        told.join().expect("no panic")
     });
-    std::fs::write(root.path().join("go"), "").expect("made");
-    assert_eq!((next(), next()), ("stdout whole".to_owned(), "exited 0".to_owned()));
+    assert_eq!(told, "stdout 6\nwhole\nexited 0\n");
     assert_eq!(server.wait().0, Some(0));
     let source = include_str!("../../custom_adapter.rs");
-    assert!(source.lines().count() < 80, "a server takes no more");
+    assert!(source.lines().count() < 110, "a server takes no more");
 }

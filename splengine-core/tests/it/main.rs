@@ -28,6 +28,8 @@ mod pty_host;
 mod recordings;
 mod recovery;
 mod requests;
+#[cfg(feature = "testing")]
+mod server_conformance;
 mod servers;
 mod session_clients;
 mod session_floods;

@@ -1,11 +1,18 @@
-//! Checks of an executor for what the engine relies on.
+//! Checks of executors and of servers for what an engine, and its clients, rely on.
 //!
-//! A [`Suite`] is told some commands that the executor knows, by what they do, and runs them.
+//! A [`Suite`] is told some commands that an executor knows, by what they do, and runs them. A
+//! [`ServerSuite`] opens a server and uses it by a [`ServerClient`], which the server's author implements
+//! in the server's protocol; each of its checks has a [name](ServerCheck).
 
 mod case;
 mod rules;
 mod running;
+mod server;
 mod suite;
 
 pub use case::Violation;
+pub use server::{
+    ClientError, Outcome, ServerCheck, ServerClient, ServerReport, ServerSetup, ServerSuite,
+    ServerViolation, TestUser, TestUsers, command_line,
+};
 pub use suite::Suite;
