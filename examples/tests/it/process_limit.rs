@@ -5,13 +5,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use russh::ChannelMsg;
 use russh::client::Handle;
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey};
 use rustix::process::{Signal, getuid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -167,9 +165,7 @@ async fn a_shortage_of_processes_is_told_and_steps_wait_it_out() {
     let Some(user) = user() else { return };
     let root = user.directory("root");
     let keys = user.directory("keys");
-    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key");
-    let text = key.public_key().to_openssh().expect("a text");
-    fs::write(keys.join("alice"), text).expect("written");
+    let key = ssh_key(keys.join("alice"));
     let mut command = example("all-in-one");
     command.arg("--root").arg(&root).arg("--authorized-keys").arg(&keys);
     command.args(["--http", "127.0.0.1:0", "--ws", "off", "--ssh", "127.0.0.1:0"]);
@@ -197,7 +193,7 @@ async fn a_shortage_of_processes_is_told_and_steps_wait_it_out() {
         assert_eq!(code, "UNAVAILABLE", "{message}: {told}");
         assert!(told.contains(SHORTAGE), "{message}: {told}");
     }
-    let client = login(addr("ssh"), &Arc::new(key), "alice").await;
+    let client = login(addr("ssh"), &key, "alice").await;
     for in_terminal in [false, true] {
         let (told, code) = heard(&client, in_terminal).await;
         assert!(told.contains(SHORTAGE), "in a terminal: {in_terminal}: {told}");

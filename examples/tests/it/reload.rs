@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::client::{self, Handle};
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -152,18 +151,14 @@ async fn who_has_no_key_any_more_is_sent_away() {
     let root = tempfile::tempdir().expect("a directory");
     let keys = root.path().join("keys");
     std::fs::create_dir(&keys).expect("made");
-    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key");
-    let text = key.public_key().to_openssh().expect("a text");
-    for user in ["alice", "bob"] {
-        std::fs::write(keys.join(user), &text).expect("written");
-    }
+    let key = ssh_key(keys.join("alice"));
+    std::fs::copy(keys.join("alice"), keys.join("bob")).expect("copied");
     let mut command = example("all-in-one");
     command.arg("--root").arg(root.path()).arg("--authorized-keys").arg(&keys);
     command.args(["--http", "off", "--ws", "off", "--ssh", "127.0.0.1:0"]);
     let server = Server::start(&mut command);
     let ready: Value = serde_json::from_str(&server.ready).expect("JSON");
     let addr = ready["ssh"].as_str().expect("an address");
-    let key = Arc::new(key);
     let (alice, bob) = (login(addr, &key, "alice").await, login(addr, &key, "bob").await);
     std::fs::remove_file(keys.join("bob")).expect("removed");
     let is_gone = async {

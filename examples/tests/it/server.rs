@@ -6,6 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use russh::keys::key::safe_rng;
+use russh::keys::{Algorithm, PrivateKey};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -29,6 +31,14 @@ pub(crate) fn example(name: &str) -> Command {
     command.env("SPLENGINE_AVRO", "off").env("SPLENGINE_SSH", "off");
     command.env("RUST_LOG", "warn");
     command
+}
+
+/// A new key of SSH, whose public half is written to this file.
+pub(crate) fn ssh_key(file: impl AsRef<Path>) -> Arc<PrivateKey> {
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key");
+    let text = key.public_key().to_openssh().expect("a text");
+    std::fs::write(file, text).expect("written");
+    Arc::new(key)
 }
 
 /// An example that runs, and has said that it is ready.

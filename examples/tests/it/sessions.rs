@@ -1,5 +1,7 @@
 //! Terminal sessions over the end of their server.
 
+use std::path::Path;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -85,6 +87,16 @@ fn state_of(addr: &str, id: &str) -> Value {
     serde_json::from_str::<Value>(&found).expect("JSON")["state"].take()
 }
 
+/// The number that a session's program has written to the file `pid`, once the session is kept.
+fn pid_once_kept(root: &Path, id: &str) -> u32 {
+    let file = root.join("pid");
+    let pid = || std::fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok();
+    eventually("it runs", || pid().is_some());
+    let state = root.join(format!("runtime/sessions/{id}/state"));
+    eventually("it is kept", || state.exists());
+    pid().expect("it runs")
+}
+
 #[test]
 fn sessions_survive_their_server_if_told_to() {
     let config = tempfile::NamedTempFile::new().expect("a file");
@@ -97,12 +109,7 @@ fn sessions_survive_their_server_if_told_to() {
     let input = format!("POST /api/v1/sessions/{id}/input");
     let screen = format!("GET /api/v1/sessions/{id}/screen");
     assert_eq!(ask(&addr, &input, "x=remembered; echo $$ > pid\n").0, 204);
-    let file = root.path().join("pid");
-    let pid = || std::fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok();
-    eventually("it runs", || pid().is_some());
-    let pid = pid().expect("it runs");
-    let state = root.path().join(format!("runtime/sessions/{id}/state"));
-    eventually("it is kept", || state.exists());
+    let pid = pid_once_kept(root.path(), &id);
 
     server.signal(Signal::KILL);
     assert_eq!(server.wait().0, None);
@@ -138,12 +145,7 @@ fn what_ignores_the_end_of_its_killed_server_is_ended_by_the_next() {
     let made = ask(&addr, "POST /api/v1/sessions", &request.to_string()).1;
     let made: Value = serde_json::from_str(&made).expect("JSON");
     let id = made["sessionId"].as_str().expect("an id").to_owned();
-    let file = root.path().join("pid");
-    let pid = || std::fs::read_to_string(&file).ok()?.trim().parse::<u32>().ok();
-    eventually("it runs", || pid().is_some());
-    let pid = pid().expect("it runs");
-    let state = root.path().join(format!("runtime/sessions/{id}/state"));
-    eventually("it is kept", || state.exists());
+    let pid = pid_once_kept(root.path(), &id);
     server.signal(Signal::KILL);
     assert_eq!(server.wait().0, None);
     assert!(lives(pid));

@@ -7,8 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use russh::ChannelMsg;
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey};
+use russh::keys::PrivateKey;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -111,9 +110,7 @@ fn sandbox() {
     let (root, dir) = (root(), root());
     let keys = dir.path().join("keys");
     std::fs::create_dir(&keys).expect("made");
-    let key = Arc::new(PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key"));
-    std::fs::write(keys.join("alice"), key.public_key().to_openssh().expect("a text"))
-        .expect("written");
+    let key = ssh_key(keys.join("alice"));
     let mut command = example("sandbox");
     command.current_dir(root.path()).env("ALICE_TOKEN", ALICE);
     command.arg(&keys).arg(dir.path().join("host_key"));
@@ -236,9 +233,7 @@ fn ssh() {
     let (root, dir) = (root(), root());
     let keys = dir.path().join("keys");
     std::fs::create_dir(&keys).expect("made");
-    let key = Arc::new(PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key"));
-    std::fs::write(keys.join("alice"), key.public_key().to_openssh().expect("a text"))
-        .expect("written");
+    let key = ssh_key(keys.join("alice"));
     let usage = refusal(&mut example("ssh"));
     assert!(String::from_utf8_lossy(&usage.stderr).contains("usage: ssh ROOT KEYS HOST_KEY"));
     let mut command = example("ssh");

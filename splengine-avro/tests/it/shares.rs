@@ -64,18 +64,24 @@ async fn until_running(engine: &Engine, count: u64) {
     eventually("they run", || engine.stats().running == count).await;
 }
 
+/// Clients of one caller, with as much in two calls as that caller may have.
+async fn two_that_wait(server: &TestServer, engine: &Engine) -> Vec<Client<TcpStream>> {
+    let mut held = Vec::new();
+    for number in 1..=2 {
+        let mut client = known(server, ALICE).await;
+        client.send(number, &call("wait", 700 * KIB, ALICE)).await;
+        until_running(engine, number.into()).await;
+        held.push(client);
+    }
+    held
+}
+
 #[tokio::test]
 async fn what_one_caller_holds_leaves_memory_to_others() {
     let engine = Engine::builder(Actor).build().expect("built");
     let server = server(&engine, 16 << 20, 2048 * KIB).await;
     // A caller has half of it, and one message beyond; a message counts until its call is over.
-    let mut held = Vec::new();
-    for number in 1..=2 {
-        let mut client = known(&server, ALICE).await;
-        client.send(number, &call("wait", 700 * KIB, ALICE)).await;
-        until_running(&engine, number.into()).await;
-        held.push(client);
-    }
+    let held = two_that_wait(&server, &engine).await;
     let mut other = known(&server, BOB).await;
     other.send(1, &call("word", 500 * KIB, BOB)).await;
     assert_eq!(other.result().await.1.stdout, "word");
@@ -130,13 +136,7 @@ async fn what_one_caller_holds_leaves_memory_to_others() {
 async fn what_values_of_another_schema_take_is_of_their_callers_share() {
     let engine = Engine::builder(Actor).build().expect("built");
     let server = server(&engine, 16 << 20, 2048 * KIB).await;
-    let mut held = Vec::new();
-    for number in 1..=2 {
-        let mut client = known(&server, ALICE).await;
-        client.send(number, &call("wait", 700 * KIB, ALICE)).await;
-        until_running(&engine, number.into()).await;
-        held.push(client);
-    }
+    let held = two_that_wait(&server, &engine).await;
     let asked = async |token| {
         let mut client = server.connect().await;
         client.shake_hands_as(&protocol_with_junk()).await;

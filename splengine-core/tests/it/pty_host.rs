@@ -17,10 +17,10 @@ use tokio::runtime::Runtime;
 use crate::sessions::read_until;
 use crate::support::{caller, eventually};
 
-/// The holder's `main`: this very test binary, started with the words of [`start`].
+/// The PTY host's `main`: this very test binary, started with the words of [`start`].
 #[test]
 #[ignore = "it is not a test, but what the others start"]
-fn main_of_the_holder() {
+fn main_of_the_pty_host() {
     splengine_core::local::run_pty_host().expect("serves");
 }
 
@@ -48,7 +48,7 @@ impl Engines {
     fn start_with(&self, holds: bool) -> Running {
         let runtime = Runtime::new().expect("a runtime");
         let store = self.root.path().join("runtime/sessions");
-        let words = ["--exact", "pty_host::main_of_the_holder", "--ignored", "--nocapture"];
+        let words = ["--exact", "pty_host::main_of_the_pty_host", "--ignored", "--nocapture"];
         let (engine, adopted) = runtime.block_on(async {
             let mut executor = LocalExecutor::builder(self.root.path());
             if holds {
@@ -249,7 +249,7 @@ fn a_drain_leaves_it_running_and_an_end_ends_it() {
     second.runtime.block_on(ended);
     assert!(!lives(&pid));
     second.die();
-    // Forgotten by the holder, too.
+    // Forgotten by the PTY host, too.
     assert_eq!(engines.start().adopted, 0);
 }
 
@@ -363,27 +363,27 @@ fn a_variable_tells_the_path_of_a_held_terminal() {
 }
 
 #[test]
-fn a_holder_that_is_killed_takes_its_programs_along() {
+fn a_pty_host_that_is_killed_takes_its_programs_along() {
     let engines = Engines::new();
     let running = engines.start();
     let script = "trap '' HUP TERM; echo $$ $PPID >pids; while :; do sleep 1; done";
     let session = engines.session(&running, script);
     let pids = engines.told("pids");
-    let (program, holder) = pids.split_once(' ').expect("two");
-    let holder = rustix::process::Pid::from_raw(holder.parse().expect("a number"));
+    let (program, host) = pids.split_once(' ').expect("two");
+    let host = rustix::process::Pid::from_raw(host.parse().expect("a number"));
     let kill = rustix::process::Signal::KILL;
-    rustix::process::kill_process(holder.expect("not zero"), kill).expect("is there");
+    rustix::process::kill_process(host.expect("not zero"), kill).expect("is there");
     wait("it is gone", || !lives(program));
     wait("its end is known", || engines.info(&running, &session).exit.is_some());
     assert_eq!(engines.info(&running, &session).exit, Some(ExitStatus::Code(125)));
-    // The next session gets a holder of its own.
+    // The next session gets a PTY host of its own.
     let again = engines.session(&running, "echo alive; read x");
     let mut client = engines.attach(&running, &again, control());
     running.read_until(&mut client, "alive");
 }
 
 /// What a command may try that runs as the engine's user: to have another user's terminal, or to
-/// pass for the holder. Writes what came of it to a file.
+/// pass for the PTY host. Writes what came of it to a file.
 #[test]
 #[ignore = "it is not a test, but what the others start"]
 fn main_of_the_intruder() {
@@ -437,7 +437,7 @@ impl Engines {
 }
 
 #[test]
-fn no_command_can_have_a_terminal_that_the_holder_keeps() {
+fn no_command_can_have_a_terminal_that_the_pty_host_keeps() {
     let engines = Engines::new();
     let first = engines.start();
     let session = engines.session(&first, "echo >up; read x");
@@ -449,7 +449,7 @@ fn no_command_can_have_a_terminal_that_the_holder_keeps() {
         first.runtime.block_on(run.expect("starts").capture());
         assert_eq!(engines.told(told), "<>", "{told}");
     }
-    // A program in another terminal of the same holder.
+    // A program in another terminal of the same PTY host.
     let own = std::env::current_exe().expect("known");
     let script = format!(
         "SESSION={} SOCKET={} TOLD={} {} --exact pty_host::main_of_the_intruder --ignored; read x",
@@ -473,7 +473,7 @@ fn no_command_can_have_a_terminal_that_the_holder_keeps() {
 }
 
 #[test]
-fn no_command_can_pass_for_the_holder() {
+fn no_command_can_pass_for_the_pty_host() {
     let engines = Engines::new();
     let running = engines.start();
     let before = engines.session(&running, "echo >up; read x");

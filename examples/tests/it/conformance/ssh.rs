@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKeyOrCertificate};
 use russh::{ChannelMsg, client};
 use serde_json::Value;
 use splengine_core::Engine;
@@ -14,7 +13,7 @@ use splengine_ssh::{HostKeys, SshServer, Users};
 use tempfile::TempDir;
 
 use super::{Actor, Told};
-use crate::server::within;
+use crate::server::{ssh_key, within};
 
 /// What a client of SSH is told of an execution.
 #[derive(Debug, PartialEq)]
@@ -67,9 +66,7 @@ impl Ssh {
         let dir = tempfile::tempdir().expect("a directory");
         let keys = dir.path().join("keys");
         fs::create_dir(&keys).expect("made");
-        let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key");
-        let text = key.public_key().to_openssh().expect("a text");
-        fs::write(keys.join("guest"), text).expect("written");
+        let key = ssh_key(keys.join("guest"));
         let host = HostKeys::open_or_create(dir.path().join("host_key")).expect("made");
         let server = async |engine: Engine| {
             let users = Users::new().authorized_keys(&keys).expect("a directory");
@@ -83,7 +80,7 @@ impl Ssh {
         Self {
             usual: server(engine.clone()).await,
             hasty: server(hasty.build().expect("built")).await,
-            key: Arc::new(key),
+            key,
             _dir: dir,
         }
     }

@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use russh::client::{self, Handle, Msg};
-use russh::keys::key::safe_rng;
-use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg};
+use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, ChannelMsg};
 
 use super::{Actor, Operation, Told, key_file};
 use crate::conformance::Trusting;
-use crate::server::within;
+use crate::server::{ssh_key, within};
 
 pub(super) struct Ssh {
     addr: SocketAddr,
@@ -29,12 +28,7 @@ struct Heard {
 
 impl Ssh {
     pub(super) fn new(addr: SocketAddr, dir: &Path, actors: &[Actor]) -> Self {
-        let key = |actor: &Actor| {
-            let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).expect("a key");
-            let text = key.public_key().to_openssh().expect("a text");
-            std::fs::write(key_file(dir, actor), text).expect("written");
-            (actor.user.to_string(), Arc::new(key))
-        };
+        let key = |actor: &Actor| (actor.user.to_string(), ssh_key(key_file(dir, actor)));
         Self { addr, keys: actors.iter().map(key).collect() }
     }
 
