@@ -351,7 +351,7 @@ pub(crate) struct SessionsTable {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ConnectionsTable {
-    /// Maximum number of unauthenticated connections, at least 1. Default 1024; 100 for SSH.
+    /// Maximum number of unauthenticated connections, at least 1. Default 1024; 512 for SSH.
     pub(crate) max_unauthenticated: Option<NonZeroU32>,
     /// Maximum number of silent unauthenticated connections of one address, or of one IPv6 network of 64
     /// bits, at least 1. Default 32; 20 for SSH.

@@ -148,9 +148,6 @@ impl From<FileError> for Failure {
 
 impl From<AuthError> for Failure {
     fn from(error: AuthError) -> Self {
-        if let AuthError::Unavailable(source) = &error {
-            tracing::error!(%source, "credentials can't be checked");
-        }
         Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }

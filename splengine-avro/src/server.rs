@@ -2,18 +2,19 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use http_body::Body as _;
+use bytes::{Bytes, BytesMut};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Closing, ConnectionHandle, ConnectionLimits, HttpBounds, ListenAddr, Listener, Peer,
-    PeerAddress, Server, serve_connections,
+    Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, ListenAddr, Listener, Peer,
+    PeerAddress, Server, UnreadBody, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -231,8 +232,9 @@ impl NewConnection {
         if speech == WireFormat::Tls
             && let Some(tls) = &self.options.tls
         {
-            let secured = tls.acceptor().accept(Rewind { read, stream });
-            let mut stream = timeout_at(until, secured).await??;
+            let bounded = Rewind::bounded(read, stream, MAX_TLS_HANDSHAKE_BYTES);
+            let mut stream = timeout_at(until, tls.acceptor().accept(bounded)).await??;
+            stream.get_mut().0.lift();
             let mut read = BytesMut::with_capacity(1024);
             let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
             return self.speak(speech, read, stream, until).await;
@@ -287,7 +289,7 @@ impl NewConnection {
     {
         let max_frame = self.responder.options.max_frame;
         let frames = match speech {
-            WireFormat::Http => return self.serve_http(Rewind { read, stream }).await,
+            WireFormat::Http => return self.serve_http(Rewind::new(read, stream)).await,
             WireFormat::Netty => Frames::netty(max_frame),
             WireFormat::Classic => Frames::classic(max_frame),
             WireFormat::Sasl => {
@@ -324,12 +326,14 @@ impl NewConnection {
                 request.extensions_mut().insert(address);
             }
             request.extensions_mut().insert(source.clone());
-            let mut service = service.clone();
+            let (mut service, connection) = (service.clone(), handle.clone());
+            let request = request.map(|body| ReceivedBody::new(body, is_stream, &activity));
             async move {
-                let max_body = request.body().size_hint().upper();
-                if is_stream && let Err(error) = activity.turn(head_bytes(&request), max_body).await
-                {
-                    return Ok(lacks_memory(&error).map(|body| body.of(activity)));
+                let has_body = !request.body().is_end_stream();
+                let head_bytes = head_bytes(&request);
+                if is_stream && let Err(error) = activity.turn(head_bytes, has_body).await {
+                    let is_head_alone = has_body && !connection.is_authenticated();
+                    return Ok(lacks_memory(&error, is_head_alone).map(|body| body.of(activity)));
                 }
                 let answered = service.call(request).await?;
                 activity.release_head();
@@ -381,6 +385,48 @@ impl NewConnection {
     }
 }
 
+/// The body of a request, of which the connection is told what was read.
+struct ReceivedBody {
+    body: Incoming,
+    /// Until the end of one that lies in buffers.
+    unread: Option<UnreadBody>,
+}
+
+impl ReceivedBody {
+    fn new(body: Incoming, is_stream: bool, activity: &Activity) -> Self {
+        let unread = (is_stream && !body.is_end_stream()).then(|| activity.body());
+        Self { body, unread }
+    }
+}
+
+impl http_body::Body for ReceivedBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match (&polled, &mut self.unread) {
+            (Poll::Pending, Some(unread)) => unread.set_drained(),
+            (Poll::Ready(Some(Ok(frame))), Some(unread)) => {
+                unread.take(frame.data_ref().map_or(0, Bytes::len));
+            }
+            _ => self.unread = None,
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Says that it takes TLS, to a client that can be told.
 async fn refuse_plain_text<S>(speech: WireFormat, stream: &mut S) -> io::Result<()>
 where
@@ -399,6 +445,10 @@ where
 
 const TAKES_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 28\r\nConnection: close\r\n\r\nthis port takes TLS (https)\n";
+/// Maximum number of bytes that a client may send before its TLS handshake is done: 16 KiB. A hello has up to
+/// about 2 KiB, and no certificates are asked for.
+#[cfg(feature = "tls")]
+const MAX_TLS_HANDSHAKE_BYTES: usize = 16 << 10;
 /// So much of a request that is refused is read and thrown away, and for so long.
 const MAX_UNREAD: u64 = 1 << 20;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);

@@ -264,7 +264,11 @@ where
         Some(caller) => responder.budgets.of(caller.accounted_user()),
         None => responder.unknown.clone(),
     };
-    let limits = GatherLimits::new(most, responder.options.frame_timeout, &budget);
+    let mut limits = GatherLimits::new(most, responder.options.frame_timeout, &budget);
+    if caller.is_none() {
+        // While it waited, the library would hold what nobody is accountable for.
+        limits = limits.memory_timeout(Duration::ZERO);
+    }
     // Who asks first whether they may send it is told before.
     let announced = limits.check(body.size_hint().lower());
     announced.map_err(|error: GatherError<B::Error>| refused(responder, sender, &error))?;
@@ -444,15 +448,17 @@ pub(crate) fn head_bytes<B>(request: &Request<B>) -> usize {
     HttpBounds::head_bytes(authority + path, headers)
 }
 
-/// The answer to a request that there is no memory for.
-pub(crate) fn lacks_memory(error: &MemoryError) -> Response<ResponseBody> {
+/// The answer to a request that there is no memory for. It may be a head alone: as long as an
+/// answer waits for its client, the library keeps trailers of the request.
+pub(crate) fn lacks_memory(error: &MemoryError, is_head_alone: bool) -> Response<ResponseBody> {
     let status = match error.kind() {
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let retry_after = Some(error.retry_after());
     let answer = Refusal { retry_after, ..refusal(status, &error.to_string()) }.answer();
-    answer.map(|rest| ResponseBody { rest, activity: None })
+    let rest = |rest| if is_head_alone { Bytes::new() } else { rest };
+    answer.map(|whole| ResponseBody { rest: rest(whole), activity: None })
 }
 
 /// Why a request is none that holds a call.
@@ -518,6 +524,9 @@ impl Future for ResponseFuture {
 impl ResponseBody {
     /// The same for a request of a connection of ours.
     pub(crate) fn of(self, activity: Activity) -> Self {
+        if self.rest.is_empty() {
+            return self;
+        }
         activity.set_waits_for_client(true);
         Self { activity: Some(Arc::new(activity)), ..self }
     }

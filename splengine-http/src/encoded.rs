@@ -13,11 +13,12 @@ use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use http_body::Body as _;
 use splengine_core::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use tokio::io::AsyncRead;
 use tokio::sync::OnceCell;
+use tokio::task::yield_now;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::problem::Problem;
@@ -237,7 +238,11 @@ impl Begin {
     ) -> Result<impl futures_util::Stream<Item = Result<bytes::Bytes, io::Error>>, io::Error> {
         let memory = self.memory;
         memory.reserve().await.map_err(io::Error::other)?;
-        let pieces = ReaderStream::with_capacity(self.decoder, PIECE);
+        // Decoding takes much longer than reading: a worker of the runtime looks after others in between.
+        let pieces = ReaderStream::with_capacity(self.decoder, PIECE).then(async |piece| {
+            yield_now().await;
+            piece
+        });
         Ok(pieces.map_err(move |error| {
             // Given back when the body is dropped.
             let _ = &memory;
@@ -257,3 +262,43 @@ const GZIP_BYTES: usize = 64 << 10;
 const PIECE: usize = 16 << 10;
 /// How long memory is waited for.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use async_compression::tokio::write::GzipEncoder;
+    use futures_util::poll;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn decoding_lets_others_run_after_each_piece() {
+        let mut encoder = GzipEncoder::new(Vec::new());
+        encoder.write_all(&vec![0; 64 * PIECE]).await.expect("in memory");
+        encoder.shutdown().await.expect("in memory");
+        let budget = MemoryBudget::new(1 << 20);
+        let memory = DecoderMemory {
+            bytes: Coding::Gzip.memory(),
+            budgets: DecoderBudgets::new(&budget, 1 << 20),
+            recognised: Recognised::default(),
+            reservation: OnceCell::new(),
+        };
+        let body = decoded(Coding::Gzip, Body::from(encoder.into_inner()), Arc::new(memory));
+        let mut pieces = pin!(body.into_data_stream());
+        let (mut turns, mut bytes) = (0, 0);
+        loop {
+            match poll!(pieces.next()) {
+                std::task::Poll::Pending => {
+                    turns += 1;
+                    yield_now().await;
+                }
+                std::task::Poll::Ready(Some(piece)) => bytes += piece.expect("valid").len(),
+                std::task::Poll::Ready(None) => break,
+            }
+        }
+        assert_eq!(bytes, 64 * PIECE);
+        assert!(turns >= 64, "{turns} turns of others");
+    }
+}

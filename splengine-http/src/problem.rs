@@ -205,9 +205,6 @@ impl From<AuthorizationError> for Problem {
 
 impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
-        if let AuthError::Unavailable(source) = &error {
-            tracing::error!(%source, "credentials can't be checked");
-        }
         Self::of_kind(error.kind(), error.to_string(), error.retry_after())
     }
 }

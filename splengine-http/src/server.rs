@@ -18,7 +18,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    ConnectionLimits, HttpBounds, ListenAddr, Listener, PeerAddress, Server, serve_connections,
+    Activity, ConnectionLimits, HttpBounds, ListenAddr, Listener, PeerAddress, Server, UnreadBody,
+    serve_connections,
 };
 use tokio::time::timeout;
 use tower::Service;
@@ -259,14 +260,18 @@ async fn run<S, B>(
                 request.extensions_mut().insert(address);
             }
             request.extensions_mut().insert(source.clone());
-            let body = |body| RequestBody(Body::new(Whole { body, is_stream }));
+            let body = |body| RequestBody(Body::new(Whole::new(body, is_stream, &activity)));
             let (mut service, request) = (service.clone(), request.map(body));
+            let connection = of_request.clone();
             async move {
-                let max_body = request.body().size_hint().upper();
-                if is_stream && let Err(error) = activity.turn(head_bytes(&request), max_body).await
-                {
+                let has_body = !request.body().is_end_stream();
+                let head_bytes = head_bytes(&request);
+                if is_stream && let Err(error) = activity.turn(head_bytes, has_body).await {
                     let refusal = Problem::from(error).into_whole_response();
-                    return Ok(refusal.map(|text| Tracked::whole(text, activity)));
+                    // As long as an answer waits for a client, the library keeps trailers of its request.
+                    let is_head_alone = has_body && !connection.is_authenticated();
+                    let text = |text| if is_head_alone { Bytes::new() } else { text };
+                    return Ok(refusal.map(|whole| Tracked::whole(text(whole), activity)));
                 }
                 let response = service.call(request).await?;
                 activity.release_head();
@@ -337,6 +342,15 @@ async fn run<S, B>(
 struct Whole {
     body: Incoming,
     is_stream: bool,
+    /// Until the end of one that lies in buffers.
+    unread: Option<UnreadBody>,
+}
+
+impl Whole {
+    fn new(body: Incoming, is_stream: bool, activity: &Activity) -> Self {
+        let unread = (is_stream && !body.is_end_stream()).then(|| activity.body());
+        Self { body, is_stream, unread }
+    }
 }
 
 impl http_body::Body for Whole {
@@ -347,7 +361,15 @@ impl http_body::Body for Whole {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        match (&polled, &mut self.unread) {
+            (Poll::Pending, Some(unread)) => unread.set_drained(),
+            (Poll::Ready(Some(Ok(frame))), Some(unread)) => {
+                unread.take(frame.data_ref().map_or(0, Bytes::len));
+            }
+            _ => self.unread = None,
+        }
+        match ready!(polled) {
             None if self.is_stream && !self.body.is_end_stream() => {
                 let broken = io::Error::from(io::ErrorKind::UnexpectedEof);
                 Poll::Ready(Some(Err(broken.into())))

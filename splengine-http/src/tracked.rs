@@ -30,8 +30,8 @@ impl<B> Tracked<B> {
 
     /// The body of a refusal of a request that is one stream of several.
     pub(crate) fn whole(rest: Bytes, activity: Activity) -> Self {
-        activity.set_waits_for_client(true);
-        let activity = Some(Arc::new(activity));
+        activity.set_waits_for_client(!rest.is_empty());
+        let activity = (!rest.is_empty()).then(|| Arc::new(activity));
         Self { body: None, rest, activity, max_piece: MAX_STREAM_PIECE_BYTES }
     }
 

@@ -64,15 +64,15 @@ impl Algorithms {
     }
 
     /// The default ones, and those of clients that know none of them: key exchange by ECDH over the
-    /// NIST curves and by Diffie-Hellman groups 14 and 16 with SHA-2, AES-128 and AES-192 in CTR.
+    /// NIST curves, AES-128 and AES-192 in CTR. The Diffie-Hellman groups of fixed primes are not offered: an
+    /// exchange takes the server 0.02 to 0.14 s of processor time for clients that have shown no credentials and
+    /// need not compute anything themselves.
     pub fn compatible() -> Self {
         let mut algorithms = Self::new();
         algorithms.key_exchanges.extend([
             kex::ECDH_SHA2_NISTP256,
             kex::ECDH_SHA2_NISTP384,
             kex::ECDH_SHA2_NISTP521,
-            kex::DH_G16_SHA512,
-            kex::DH_G14_SHA256,
         ]);
         algorithms.ciphers.extend([cipher::AES_192_CTR, cipher::AES_128_CTR]);
         algorithms

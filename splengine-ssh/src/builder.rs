@@ -91,9 +91,9 @@ impl SshServer {
 
 impl SshServer {
     /// Bounds on connections that a server has by default: those of [`ConnectionLimits::new`], but
-    /// 100 unauthenticated ones in all and 20 of one address, since each may cost a key exchange.
+    /// 512 unauthenticated ones in all and 20 of one address, since each may cost a key exchange.
     pub fn default_connection_limits() -> ConnectionLimits {
-        ConnectionLimits::new().max_unauthenticated(100).max_unauthenticated_per_address(20)
+        ConnectionLimits::new().max_unauthenticated(512).max_unauthenticated_per_address(20)
     }
 }
 

@@ -37,6 +37,8 @@ pub(crate) struct LogLines {
     pub(crate) strangers: LogBudget,
     /// What is refused to users who are logged in.
     pub(crate) refusals: LogBudget<UserName>,
+    /// Of users who log in.
+    pub(crate) logins: LogBudget<UserName>,
     /// What users begin.
     pub(crate) beginnings: LogBudget<UserName>,
 }
@@ -46,6 +48,7 @@ impl Default for LogLines {
         Self {
             strangers: LogBudget::default(),
             refusals: LogBudget::default(),
+            logins: LogBudget::new(MAX_BEGINNINGS),
             beginnings: LogBudget::new(MAX_BEGINNINGS),
         }
     }

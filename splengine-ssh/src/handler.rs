@@ -60,9 +60,11 @@ impl Client {
         let Some(entry) = entry else { return refused(&self.context) };
         let grant = Arc::clone(entry.grant());
         let (_, session) = split(user);
-        tracing::info!(
-            user = %grant.caller.user(), peer = %self.peer, how = grant.how, session, "logged in"
-        );
+        let user = grant.caller.user();
+        if let Some(unlogged) = self.context.lines.logins.take(user.clone()) {
+            let (peer, how) = (self.peer, &grant.how);
+            tracing::info!(%user, %peer, how, session, unlogged, "logged in");
+        }
         self.session = session.map(str::to_owned);
         self.grant = Some(grant);
         self.login.enter(entry);

@@ -70,7 +70,7 @@ pub(crate) async fn authenticate(
             Err(Problem::new(StatusCode::FORBIDDEN, detail))
         }
         Ok(caller) => Ok(Authenticated::Known(caller, None)),
-        Err(AuthError::Unavailable(source)) => Err(unavailable(source.as_ref())),
+        Err(AuthError::Unavailable(_)) => Err(unavailable()),
         Err(_) if from_page => Ok(Authenticated::WithTicket(source)),
         Err(_) => {
             let detail = "credentials are required: an Authorization header with a bearer token";
@@ -122,7 +122,7 @@ async fn by_header(
     let credentials = Credentials::from_authorization(values)?;
     let known = context.engine.authenticate(&context.authenticator, credentials, source).await;
     known.map_err(|error| match error {
-        AuthError::Unavailable(source) => unavailable(source.as_ref()),
+        AuthError::Unavailable(_) => unavailable(),
         AuthError::Throttled { retry_after, .. } => {
             let detail = "too many credentials from there were not valid";
             Problem::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(Some(retry_after))
@@ -158,8 +158,7 @@ pub(crate) async fn by_cookie(
 }
 
 /// The answer where credentials can't be checked, of which the log says more.
-pub(crate) fn unavailable(source: &(dyn std::error::Error + Send + Sync)) -> Problem {
-    tracing::error!(%source, "credentials can't be checked");
+pub(crate) fn unavailable() -> Problem {
     let detail = "credentials can't be checked at the moment";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
 }

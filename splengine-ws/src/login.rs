@@ -12,7 +12,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use splengine_core::auth::{AuthError, Authenticator as _, CredentialSource, Credentials, Secret};
+use splengine_core::auth::{AuthError, CredentialSource, Credentials, Secret};
 use splengine_core::{Caller, Scope};
 use splengine_http::problem::Problem;
 use splengine_http::read_body;
@@ -145,7 +145,7 @@ fn refusal(error: &AuthError, detail: &str) -> Problem {
             let refused = Problem::new(StatusCode::TOO_MANY_REQUESTS, error.to_string());
             refused.retry_after(Some(*retry_after))
         }
-        AuthError::Unavailable(source) => auth::unavailable(source.as_ref()),
+        AuthError::Unavailable(_) => auth::unavailable(),
         _ => Problem::new(StatusCode::UNAUTHORIZED, detail),
     }
 }
@@ -191,7 +191,10 @@ pub(crate) async fn me(
         Some(Extension(caller)) => Some(caller),
         None => match auth::by_cookie(&context, &headers, &source).await {
             Some(present) => Some(present.caller),
-            None => context.authenticator.authenticate(Credentials::None, &source).await.ok(),
+            None => {
+                let shown = Credentials::None;
+                context.engine.authenticate(&context.authenticator, shown, &source).await.ok()
+            }
         },
     };
     let mut response = match caller {

@@ -80,7 +80,8 @@ async fn a_caller_has_so_many_calls_worked_at_over_all_connections() {
 
 #[tokio::test]
 async fn what_is_read_for_answers_waits_for_memory() {
-    const COUNT: u32 = 24;
+    // More than a socket takes in.
+    const COUNT: u32 = 5;
     let (root, engine) = engine();
     let loud = BatchRequest::new().step(Step::new("head -c 1500000 /dev/zero").id("s"));
     let batches = engine.batches();
@@ -94,23 +95,38 @@ async fn what_is_read_for_answers_waits_for_memory() {
             server.max_buffered(8 << 20).frame_timeout(Duration::from_secs(120))
         })
         .await;
-        let (mut first, mut second) = (narrow(&server).await, server.connect().await);
+        let mut second = server.connect().await;
         second.shake_hands().await;
-        for serial in 1..=COUNT {
-            first.send(serial, &reads).await;
+        // Each of them keeps the memory of what is left of one answer, when its socket takes no more.
+        let mut unread = Vec::new();
+        for _ in 0..8 {
+            unread.push(narrow(&server).await);
+        }
+        for client in &mut unread {
+            for serial in 1..=COUNT {
+                client.send(serial, &reads).await;
+            }
         }
         let is_read = |answer: &[u8]| answer[..2] == [0, 0] && answer.len() > 1 << 20;
-        // Until those that the first does not read take all of it.
-        loop {
+        // Until those that nobody reads take all of it.
+        for round in 0.. {
+            assert!(round < 1000, "they take no memory");
             second.send(0, &reads).await;
             if timeout(SHORT, second.stream.peek(&mut [0])).await.is_err() {
                 break;
             }
             assert!(is_read(&second.answer().await.1), "it is refused");
         }
-        for _ in 0..COUNT {
-            assert!(is_read(&first.answer().await.1), "it is refused");
+        // Each waits for memory that others hold.
+        let mut reading = tokio::task::JoinSet::new();
+        for mut client in unread {
+            reading.spawn(async move {
+                for _ in 0..COUNT {
+                    assert!(is_read(&client.answer().await.1), "it is refused");
+                }
+            });
         }
+        reading.join_all().await;
         assert!(is_read(&second.answer().await.1), "it is refused");
     }
 }

@@ -1,6 +1,8 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use splengine_avro::Tls;
+use splengine_core::Engine;
 use splengine_core::auth::Secret;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -9,7 +11,7 @@ use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::client::{Client, TestServer};
+use crate::client::{Actor, Client, TestServer};
 
 #[tokio::test]
 async fn every_framing_is_spoken_within_it_and_beside_it() {
@@ -94,20 +96,34 @@ async fn plain_text_can_be_switched_off() {
         answer.starts_with("HTTP/1.1 400") && answer.ends_with("takes TLS (https)\n"),
         "{answer}"
     );
-    let mut roots = RootCertStore::empty();
-    roots.add(made.cert.der().clone()).expect("a certificate");
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let stream = TcpStream::connect(server.addr).await.expect("connects");
-    let name = ServerName::try_from("localhost").expect("a name");
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("secured");
-    let mut secured = Client::new(stream);
+    let mut secured = Client::new(secure(&server, made.cert.der()).await.expect("secured"));
     secured.shake_hands().await;
     secured.execute(1, "secret").await;
     assert_eq!(secured.result().await.1.stdout, "secret");
+}
+
+#[tokio::test]
+async fn a_handshake_is_bounded() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("made");
+    let key = Secret::new(made.signing_key.serialize_pem());
+    let chain = made.cert.pem();
+    let engine = Engine::builder(Actor).build().expect("built");
+    let server = TestServer::with(
+        engine,
+        // It is the bound that ends it.
+        |server| server.handshake_timeout(Duration::from_secs(3600)),
+        |server| server.tls(chain.as_bytes(), &key).expect("fits"),
+    )
+    .await;
+    let mut client = server.connect().await;
+    use tokio::io::AsyncWriteExt as _;
+    // Half of a hello of 32 KiB: two records of 8 KiB, the first with the message's head.
+    let record = |message: &[u8]| [b"\x16\x03\x01\x20\x00", message].concat();
+    let mut first = b"\x01\0\x80\0\x03\x03".to_vec();
+    first.resize(8 << 10, 0);
+    client.stream.write_all(&record(&first)).await.expect("sent");
+    client.stream.write_all(&record(&[0; 8 << 10])).await.expect("sent");
+    assert!(client.is_closed().await);
 }
 
 #[tokio::test]

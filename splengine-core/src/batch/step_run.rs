@@ -1,5 +1,6 @@
 //! One run of a step, from its place to its end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::batch::registry::LiveBatch;
 use crate::batch::stdin::StepOutputSource;
 use crate::batch::{BatchError, Outcome, Step};
 use crate::error::ErrorKind;
-use crate::execute::{End, Event, ExecuteError, Reason, Run};
+use crate::execute::{End, Event, ExecuteError, Reason, Run, Stopper};
 use crate::quota::LargeWork;
 use crate::run::{Permit, Runner};
 use crate::time::duration_millis;
@@ -69,33 +70,24 @@ impl StepRun {
         };
         // The program has it.
         LargeWork::free(step.input_bytes(), step);
-        let stopper = run.stopper();
-        let (mut is_stopped, mut listens) = (false, true);
+        let mut stop =
+            Stop { told: stopped, stopper: run.stopper(), listens: true, is_stopped: false };
         let end = loop {
             let event = tokio::select! {
                 event = run.next() => event,
-                told = &mut stopped, if listens => {
-                    // An error is no wish: the driver has gone, with its engine.
-                    listens = false;
-                    if let Ok(reason) = told {
-                        is_stopped = true;
-                        match reason {
-                            Reason::TimedOut => stopper.time_out(),
-                            _ => stopper.stop(),
-                        }
-                    }
-                    continue;
-                }
+                () = stop.heard() => continue,
             };
             match event {
                 Some(Event::Output { stream, data }) => {
-                    if unless_stuck(&runner, writer.write(stream, data)).await.is_none() {
+                    let written = unless_stuck(&runner, writer.write(stream, data));
+                    if stop.heard_during(written).await.is_none() {
                         writer.give_up(stream);
                     }
                     live.printed.send_replace(());
                 }
                 Some(Event::Lost { stream, bytes }) => {
-                    if unless_stuck(&runner, writer.leave_out(stream, bytes)).await.is_none() {
+                    let noted = unless_stuck(&runner, writer.leave_out(stream, bytes));
+                    if stop.heard_during(noted).await.is_none() {
                         writer.give_up(stream);
                     }
                 }
@@ -109,7 +101,7 @@ impl StepRun {
                 _ => ALL_CAPTURED,
             });
         }
-        let is_shut_down = end.reason == Reason::Cancelled && !is_stopped;
+        let is_shut_down = end.reason == Reason::Cancelled && !stop.is_stopped;
         let (outcome, reason) = match end.reason {
             // The engine shut down: its caller did not want it to end.
             Reason::Cancelled if is_shut_down => (Outcome::Lost, Reason::Lost),
@@ -146,6 +138,44 @@ impl StepRun {
             ..StepRow::default()
         };
         StepEnd { outcome, row, bytes: writer.bytes() }
+    }
+}
+
+/// The wish that a run ends.
+struct Stop {
+    told: oneshot::Receiver<Reason>,
+    stopper: Stopper,
+    listens: bool,
+    is_stopped: bool,
+}
+
+impl Stop {
+    /// Ends the run when that is wished; once.
+    async fn heard(&mut self) {
+        if !self.listens {
+            return std::future::pending().await;
+        }
+        let told = (&mut self.told).await;
+        self.listens = false;
+        // An error is no wish: the driver has gone, with its engine.
+        let Ok(reason) = told else { return };
+        self.is_stopped = true;
+        match reason {
+            Reason::TimedOut => self.stopper.time_out(),
+            _ => self.stopper.stop(),
+        }
+    }
+
+    /// Does what may take long, and hears the wish meanwhile.
+    async fn heard_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = self.heard() => {}
+            }
+        }
     }
 }
 

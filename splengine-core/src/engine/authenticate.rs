@@ -58,7 +58,8 @@ impl Engine {
         source: &CredentialSource,
     ) -> Result<Caller, AuthError> {
         let check = async |credentials| {
-            let caller = authenticator.authenticate(credentials, source).await?;
+            let caller = authenticator.authenticate(credentials, source).await;
+            let caller = caller.inspect_err(|error| self.0.guessing.log_outage(error, source))?;
             if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
         };
         let credentials = match (credentials, source.unix_peer()) {

@@ -17,6 +17,9 @@ use crate::net::LogBudget;
 pub(crate) struct Guessing {
     state: Mutex<State>,
     log: LogBudget,
+    /// Of credentials that can't be checked.
+    outages: LogBudget,
+    shut_outs: LogBudget,
     refused: AtomicU64,
     /// Answers that are held back, and attempts that wait for their turn.
     held_back: Semaphore,
@@ -47,6 +50,8 @@ impl Guessing {
         Self {
             state: Mutex::new(State { penalties, failures: BTreeMap::new() }),
             log: LogBudget::default(),
+            outages: LogBudget::default(),
+            shut_outs: LogBudget::default(),
             refused: AtomicU64::new(0),
             held_back: Semaphore::new(MAX_HELD_BACK),
             has_failed: AtomicBool::new(false),
@@ -137,10 +142,21 @@ impl Guessing {
             let user = user.as_ref().map(|user| user.as_ref().map_or("?", |user| user.as_str()));
             tracing::warn!(server, address, user, unlogged, "an authentication failed");
         }
-        if let Some(time) = penalised.shut_out {
-            tracing::warn!(server, address, ?time, "an address is shut out: it guesses");
+        if let Some(time) = penalised.shut_out
+            && let Some(unlogged) = self.shut_outs.take(())
+        {
+            tracing::warn!(server, address, ?time, unlogged, "an address is shut out: it guesses");
         }
         penalised.delay
+    }
+
+    /// Logs that an authenticator can't tell who somebody is.
+    pub(super) fn log_outage(&self, error: &AuthError, source: &CredentialSource) {
+        let AuthError::Unavailable(error) = error else { return };
+        if let Some(unlogged) = self.outages.take(()) {
+            let server = source.server();
+            tracing::error!(%error, server, unlogged, "credentials can't be checked");
+        }
     }
 
     pub(super) fn succeed(&self, source: &CredentialSource, user: &str) {

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering::Release;
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::net::UnreadBody;
 use crate::net::answers::Answer;
-use crate::net::heads::Heads;
 use crate::net::state::ConnectionState;
 use crate::quota::MemoryError;
 
@@ -25,15 +25,13 @@ pub struct Activity {
     turn: Option<OwnedSemaphorePermit>,
     /// The memory that its head is counted for.
     head_bytes: usize,
-    /// The memory that its body is counted for while it waits for its turn.
-    body_bytes: usize,
 }
 
 impl Activity {
     pub(crate) fn begin(state: Arc<ConnectionState>) -> Self {
         state.progress.active.send_modify(|count| *count += 1);
         let (number, answer) = state.answers.begin();
-        Self { state, number, answer, turn: None, head_bytes: 0, body_bytes: 0 }
+        Self { state, number, answer, turn: None, head_bytes: 0 }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
@@ -42,45 +40,53 @@ impl Activity {
     /// holds little memory. Once a client has authenticated, none waits any more. The request's head,
     /// which takes `head_bytes` of memory, is counted among those of
     /// [all](crate::net::ConnectionLimits::max_head_bytes) meanwhile, and until it is
-    /// [released](Self::release_head). So is what may be received of its body, which is at most
-    /// `max_body_bytes` long where that is known, as long as it waits.
+    /// [released](Self::release_head). A request that `has_body` does not wait: its library would hold the
+    /// body and its trailers meanwhile, whose headers take much more memory than they have bytes on the wire.
     ///
     /// # Errors
     ///
-    /// [`MemoryError`] when there is no memory for the head or the body: the request is to be refused.
+    /// [`MemoryError`] when there is no memory for the head, or the request has a body and would have to wait: it
+    /// is to be refused.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up the place in the line.
-    pub async fn turn(
-        &mut self,
-        head_bytes: usize,
-        max_body_bytes: Option<u64>,
-    ) -> Result<(), MemoryError> {
+    pub async fn turn(&mut self, head_bytes: usize, has_body: bool) -> Result<(), MemoryError> {
         self.release_head();
         let turns = Arc::clone(&self.state.answers.turns);
         self.turn = Arc::clone(&turns).try_acquire_owned().ok();
         if self.turn.is_some() && head_bytes <= MAX_UNCOUNTED_HEAD_BYTES {
             return Ok(());
         }
-        let waits = self.turn.is_none() && !turns.is_closed();
-        let body_bytes = if waits { Heads::unread_bytes(max_body_bytes) } else { 0 };
-        self.state.heads.take(head_bytes, body_bytes)?;
-        (self.head_bytes, self.body_bytes) = (head_bytes, body_bytes);
+        if has_body && self.turn.is_none() && !turns.is_closed() {
+            return Err(MemoryError::Unavailable);
+        }
+        self.state.heads.take(head_bytes)?;
+        self.head_bytes = head_bytes;
         if self.turn.is_none() {
+            // A head may hold what was read with it, as a body does.
+            let _held = self.body();
             self.turn = turns.acquire_owned().await.ok();
-            self.state.heads.give_back(0, std::mem::take(&mut self.body_bytes));
         }
         Ok(())
     }
 
     /// Notes that the request's head is dropped, or about to be.
     pub fn release_head(&mut self) {
-        let (head, body) =
-            (std::mem::take(&mut self.head_bytes), std::mem::take(&mut self.body_bytes));
-        if head > 0 || body > 0 {
-            self.state.heads.give_back(head, body);
+        let head = std::mem::take(&mut self.head_bytes);
+        if head > 0 {
+            self.state.heads.give_back(head);
         }
+    }
+
+    /// Begins the body of the request, on a [multiplexed](crate::net::ConnectionHandle::set_multiplexed)
+    /// connection, whose library may hold parts of it until they are read. What all such bodies of a connection
+    /// may hold, and what was read of the connection beside, is counted among the memory of
+    /// [heads](crate::net::ConnectionLimits::max_head_bytes) where it is over
+    /// [128 KiB](crate::net::HttpBounds::MAX_UNREAD_BYTES), and over 16 KiB on an unauthenticated connection.
+    /// While there is no memory for it, no more is read of the connection.
+    pub fn body(&self) -> UnreadBody {
+        UnreadBody::begin(Arc::clone(&self.state))
     }
 
     /// Notes whether a part of the answer is ready, for which the client has no room yet. See
@@ -160,7 +166,7 @@ mod tests {
         let state = ConnectionState::new(progress, Some(place.expect("there is a place")));
         let mut activity = Activity::begin(Arc::new(state));
         for _ in 0..10 {
-            activity.turn(8 << 10, Some(0)).await.expect("there is memory for two");
+            activity.turn(8 << 10, false).await.expect("there is memory for two");
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Connection {
     has_remainder: bool,
     /// How much was read since others had their turn.
     read_at_once: usize,
+    /// While there is no memory for more of bodies that nobody reads.
+    paused: Option<Pin<Box<Sleep>>>,
 }
 
 /// Handle on a [`Connection`], by which its server tells what is known of its client. Cheap to
@@ -92,6 +94,7 @@ impl Connection {
             blocked: None,
             has_remainder: false,
             read_at_once: 0,
+            paused: None,
         }
     }
 
@@ -157,6 +160,21 @@ impl Connection {
         }
         self.socket.handle.0.is_blocked.store(written.is_pending(), Relaxed);
         written
+    }
+
+    /// Waits until there is memory for what the library may hold of bodies that nobody reads.
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(paused) = &mut self.paused {
+                ready!(paused.as_mut().poll(cx));
+                self.paused = None;
+            }
+            let state = &self.socket.handle.0;
+            if !state.is_multiplexed.load(Relaxed) || state.try_count_unread().is_ok() {
+                return Poll::Ready(());
+            }
+            self.paused = Some(Box::pin(sleep(MEMORY_INTERVAL)));
+        }
     }
 
     fn check_blocked(&mut self, cx: &mut Context<'_>, first: &[u8]) -> Poll<io::Result<usize>> {
@@ -489,6 +507,7 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        ready!(self.poll_memory(cx));
         // What reads all that is there may work long at it: of a protocol with small frames that are
         // answered none, thousands are in one piece.
         if self.read_at_once >= MAX_READ_AT_ONCE {
@@ -505,8 +524,12 @@ impl AsyncRead for Connection {
             match self.socket.stream.try_read_buf(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 read => {
-                    self.read_at_once += read.as_ref().copied().unwrap_or_default();
+                    let bytes = read.as_ref().copied().unwrap_or_default();
+                    self.read_at_once += bytes;
                     let state = &self.socket.handle.0;
+                    if state.is_multiplexed.load(Relaxed) {
+                        state.unread.count(bytes);
+                    }
                     if !state.is_authenticated.load(Relaxed) {
                         state.progress.has_read();
                     }
@@ -554,6 +577,8 @@ impl AsyncWrite for Connection {
 
 /// After so many bytes others have their turn.
 const MAX_READ_AT_ONCE: usize = 32 << 10;
+/// How often to look for memory, and so how long a connection that has none is not read at least.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often to look for a peer that left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.

@@ -1,14 +1,13 @@
 //! The memory of the heads of requests, of which one connection may have many at once, and of bodies that
-//! wait.
+//! nobody has read yet.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::net::HttpBounds;
 use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use crate::user_name::UserName;
 
-/// What the heads of all connections of a server take, and the bodies of requests that wait for their turn: of one caller half of what the others leave, of
-/// all unauthenticated connections a quarter.
+/// What the heads of all connections of a server take, and bodies that nobody has read yet: of one caller half
+/// of what the others leave, of all unauthenticated connections a quarter.
 #[derive(Debug)]
 pub(crate) struct HeadBudgets {
     callers: CallerBudgets,
@@ -25,9 +24,12 @@ pub(crate) struct Heads {
 #[derive(Debug, Default)]
 struct Held {
     reservation: Option<Reservation>,
+    /// The caller's share, of a connection that is counted as unauthenticated still: it had no room.
+    owed: Option<MemoryBudget>,
+    /// Of heads.
     bytes: usize,
-    /// Of bodies, which together are no more than a connection receives of them.
-    body_bytes: usize,
+    /// Of bodies.
+    unread_bytes: usize,
 }
 
 impl HeadBudgets {
@@ -42,46 +44,65 @@ impl Heads {
         Self { budgets, held: Mutex::default() }
     }
 
-    /// How much is received at most of a body that nobody reads yet; its length is `max_bytes` at most, where
-    /// that is known.
-    pub(crate) fn unread_bytes(max_bytes: Option<u64>) -> usize {
-        let window = HttpBounds::MAX_UNREAD_BODY_BYTES;
-        let bytes = max_bytes
-            .map_or(window, |max| u32::try_from(max).map_or(window, |max| max.min(window)));
-        usize::try_from(bytes).unwrap_or(usize::MAX)
+    /// Counts a head of `bytes`, until it is [given back](Self::give_back).
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), MemoryError> {
+        let mut held = self.lock();
+        let (bytes, unread_bytes) = (held.bytes.saturating_add(bytes), held.unread_bytes);
+        self.resize(&mut held, bytes, unread_bytes)
     }
 
-    /// Counts a head of `bytes`, and what is received of its body, until they are
-    /// [given back](Self::give_back).
-    pub(crate) fn take(&self, bytes: usize, body_bytes: usize) -> Result<(), MemoryError> {
-        let Some(budgets) = &self.budgets else { return Ok(()) };
+    pub(crate) fn give_back(&self, bytes: usize) {
         let mut held = self.lock();
-        let (bytes, body_bytes) =
-            (held.bytes.saturating_add(bytes), held.body_bytes.saturating_add(body_bytes));
-        let new = || budgets.unauthenticated.reservation();
-        held.reservation.get_or_insert_with(new).try_grow(counted(bytes, body_bytes))?;
-        (held.bytes, held.body_bytes) = (bytes, body_bytes);
-        Ok(())
+        let (bytes, unread_bytes) = (held.bytes.saturating_sub(bytes), held.unread_bytes);
+        // Less is always there.
+        let _ = self.resize(&mut held, bytes, unread_bytes);
     }
 
-    pub(crate) fn give_back(&self, bytes: usize, body_bytes: usize) {
+    /// Counts `unread_bytes` of bodies that nobody has read, in place of what was counted of them before.
+    pub(crate) fn set_unread(&self, unread_bytes: usize) -> Result<(), MemoryError> {
         let mut held = self.lock();
-        held.bytes = held.bytes.saturating_sub(bytes);
-        held.body_bytes = held.body_bytes.saturating_sub(body_bytes);
-        let left = held.counted();
-        if let Some(reservation) = &mut held.reservation {
-            // Less is always there.
-            let _ = reservation.try_resize(left);
+        let bytes = held.bytes;
+        match held.unread_bytes == unread_bytes {
+            true => Ok(()),
+            false => self.resize(&mut held, bytes, unread_bytes),
         }
     }
 
-    /// Counts what there is, and what comes, for `user`, if their share has room for it.
+    fn resize(
+        &self,
+        held: &mut Held,
+        bytes: usize,
+        unread_bytes: usize,
+    ) -> Result<(), MemoryError> {
+        let Some(budgets) = &self.budgets else { return Ok(()) };
+        let whole = bytes.saturating_add(unread_bytes);
+        let is_less = whole <= held.counted();
+        if let Some(share) = held.owed.as_ref().filter(|_| !is_less) {
+            let mut reservation = share.reservation();
+            reservation.try_grow(whole)?;
+            (held.reservation, held.owed) = (Some(reservation), None);
+        } else {
+            let new = || budgets.unauthenticated.reservation();
+            let reservation = held.reservation.get_or_insert_with(new);
+            match is_less {
+                true => reservation.try_resize(whole)?,
+                false => reservation.try_grow(whole)?,
+            }
+        }
+        (held.bytes, held.unread_bytes) = (bytes, unread_bytes);
+        Ok(())
+    }
+
+    /// Counts what there is, and what comes, for `user`. While their share has no room for it, nothing more is
+    /// taken.
     pub(crate) fn set_authenticated(&self, user: &UserName) {
         let Some(budgets) = &self.budgets else { return };
-        let mut reservation = budgets.callers.of(user).reservation();
+        let share = budgets.callers.of(user);
+        let mut reservation = share.reservation();
         let mut held = self.lock();
-        if reservation.try_grow(held.counted()).is_ok() {
-            held.reservation = Some(reservation);
+        match reservation.try_grow(held.counted()) {
+            Ok(()) => held.reservation = Some(reservation),
+            Err(_) => held.owed = Some(share),
         }
     }
 
@@ -92,12 +113,6 @@ impl Heads {
 
 impl Held {
     fn counted(&self) -> usize {
-        counted(self.bytes, self.body_bytes)
+        self.bytes.saturating_add(self.unread_bytes)
     }
-}
-
-/// A connection receives no more of all bodies together.
-fn counted(bytes: usize, body_bytes: usize) -> usize {
-    let window = usize::try_from(HttpBounds::MAX_UNREAD_BYTES).unwrap_or(usize::MAX);
-    bytes.saturating_add(body_bytes.min(window))
 }

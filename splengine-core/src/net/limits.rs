@@ -74,7 +74,8 @@ impl ConnectionLimits {
 
     /// Maximum number of unauthenticated connections in all, at least 1, default as many as
     /// [`max_connections`](Self::max_connections). For one more, a connection of the address that
-    /// has most of them is closed at once: the oldest that is silent, or the oldest.
+    /// has most of them is closed at once: the oldest that is silent, or the oldest. Of several addresses with as
+    /// many it is one of any address, and preferably one that has sent nothing.
     pub fn max_unauthenticated(mut self, count: usize) -> Self {
         self.max_unauthenticated = Some(count.max(1));
         self
@@ -100,10 +101,9 @@ impl ConnectionLimits {
     /// Maximum memory in bytes of the heads of all requests that are worked at or wait for their
     /// [turn](crate::net::Activity::turn) on connections of a protocol that multiplexes them (HTTP/2),
     /// default 16 MiB. One caller may have half of what the others leave, all unauthenticated
-    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. What is
-    /// received of the bodies of requests that wait for their turn is counted with them, up to
-    /// [128 KiB](crate::net::HttpBounds::MAX_UNREAD_BYTES) a connection. A request for which there is no memory is
-    /// refused.
+    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. A request for
+    /// which there is no memory is refused. What a library holds of [bodies](crate::net::Activity::body) that
+    /// nobody reads is counted with them; a connection for which there is no memory is not read for a while.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.max_head_bytes = bytes;
         self

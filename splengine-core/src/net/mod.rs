@@ -27,6 +27,8 @@ mod state;
 mod stats;
 mod stream;
 mod table;
+mod unread;
+mod unread_body;
 
 pub use accept::{Closing, serve_connections};
 pub use activity::Activity;
@@ -43,3 +45,4 @@ pub use peer::{Peer, PeerAddress};
 pub use server::Server;
 pub use stats::ConnectionStats;
 pub(crate) use stats::Counters;
+pub use unread_body::UnreadBody;

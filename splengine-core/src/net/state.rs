@@ -4,9 +4,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::net::HttpBounds;
 use crate::net::answers::Answers;
 use crate::net::heads::Heads;
 use crate::net::table::{Progress, TableEntry};
+use crate::net::unread::UnreadBodies;
+use crate::quota::MemoryError;
 
 /// What is known of a connection.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(crate) struct ConnectionState {
     pub(super) progress: Arc<Progress>,
     pub(super) answers: Answers,
     pub(super) heads: Heads,
+    pub(super) unread: UnreadBodies,
     /// None of one that was made of a mere socket.
     pub(super) place: Option<TableEntry>,
 }
@@ -54,8 +58,29 @@ impl ConnectionState {
             progress,
             answers: Answers::new(most.unwrap_or(usize::MAX)),
             heads: Heads::new(place.as_ref().map(TableEntry::heads)),
+            unread: UnreadBodies::default(),
             place,
         }
+    }
+
+    /// Counts the memory that bodies which nobody has read may hold, where it is more than every connection
+    /// may have of it.
+    ///
+    /// # Errors
+    ///
+    /// [`MemoryError`] when there is no memory for it: nothing more is to be read for now.
+    pub(super) fn try_count_unread(&self) -> Result<(), MemoryError> {
+        let allowance = match self.is_authenticated.load(Relaxed) {
+            true => HttpBounds::MAX_UNREAD_BYTES as usize,
+            false => UNAUTHENTICATED_ALLOWANCE,
+        };
+        self.heads.set_unread(self.unread.held().saturating_sub(allowance))
+    }
+
+    /// Counts what is less than it was.
+    pub(super) fn count_unread(&self) {
+        // Where there is no memory for it, no more is read.
+        let _ = self.try_count_unread();
     }
 
     pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
@@ -79,3 +104,6 @@ impl ConnectionState {
         beginning.get(self.sent_ahead.load(Relaxed)).copied()
     }
 }
+
+/// What an unauthenticated connection may hold of bodies that nobody has read, without being counted.
+const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;

@@ -1,7 +1,7 @@
 //! The connections of one server: who has authenticated, and who goes when there are too many.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -241,13 +241,32 @@ impl Table {
     }
 
     /// Evicts a connection that may go, of the network that has most connections among those whose
-    /// oldest may: the oldest that is silent, if there is such a one.
+    /// oldest may: the oldest that is silent, if there is such a one. Of several networks with as many it is one
+    /// whose oldest has sent nothing, if some look shows such a one, and any of these: of very many networks
+    /// that each connect once, the latest would push out all who need some round trips to authenticate.
     fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Waiting) -> bool) -> bool {
-        let heaviest = state.waiting.iter().filter_map(|(network, waiting)| {
-            let (oldest, first) = waiting.first_key_value()?;
-            may_go(*oldest, first).then_some((waiting.len(), Reverse(*oldest), *network))
-        });
-        let Some((_, Reverse(oldest), network)) = heaviest.max() else { return false };
+        let (mut most, mut heaviest) = (0, Vec::new());
+        for (network, waiting) in &state.waiting {
+            let Some((oldest, first)) = waiting.first_key_value() else { continue };
+            if waiting.len() < most || !may_go(*oldest, first) {
+                continue;
+            }
+            if waiting.len() > most {
+                (most, heaviest) = (waiting.len(), Vec::new());
+            }
+            heaviest.push((*oldest, *network));
+        }
+        if heaviest.is_empty() {
+            return false;
+        }
+        let number = RandomState::new().hash_one(state.next) as usize % heaviest.len();
+        heaviest.rotate_left(number);
+        let has_sent_nothing = |(oldest, network): &&(u64, Network)| {
+            let waiting = state.waiting.get(network).and_then(|those| those.get(oldest));
+            waiting.is_some_and(Waiting::has_sent_nothing)
+        };
+        let chosen = heaviest.iter().take(MAX_LOOKED_AT).find(has_sent_nothing);
+        let (oldest, network) = *chosen.unwrap_or(&heaviest[0]);
         let now = Instant::now();
         let of_network = &state.waiting[&network];
         let looked_at = || {
@@ -323,6 +342,11 @@ impl Waiting {
         is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENT_AFTER && self.does_nothing())
     }
 
+    /// Whether nothing has come from the client at all.
+    fn has_sent_nothing(&self) -> bool {
+        self.progress.last_read.load(Relaxed) == 0 && self.does_nothing()
+    }
+
     /// Whether it has not just come.
     fn is_old(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= SILENT_AFTER
@@ -352,7 +376,8 @@ impl Progress {
 
     pub(crate) fn has_read(&self) {
         let time = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last_read.store(time, Relaxed);
+        // 0 is for nothing.
+        self.last_read.store(time.max(1), Relaxed);
     }
 }
 

@@ -79,13 +79,36 @@ struct Known {
     free_bytes: u64,
 }
 
-/// Refusal of a write that would leave less free space than the floor of a [`DiskReserve`].
+/// Refusal of a write that would leave less free than the floor of a [`DiskReserve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the disk is nearly full: the last {floor_bytes} bytes of it are kept free")]
+#[error("the disk is nearly full: {}", self.kept())]
 #[non_exhaustive]
 pub struct BelowFloor {
     /// The floor, in bytes.
     pub floor_bytes: u64,
+    /// The floor of files, where the file system has no more of them.
+    pub floor_files: Option<u64>,
+}
+
+impl BelowFloor {
+    fn kept(&self) -> String {
+        match self.floor_files {
+            Some(files) => format!("of the files that it can hold, the last {files} are kept free"),
+            None => format!("the last {} bytes of it are kept free", self.floor_bytes),
+        }
+    }
+}
+
+impl Known {
+    /// Takes `bytes` of what is free, if that leaves `kept_bytes` more than the floor.
+    fn take(&mut self, bytes: u64, kept_bytes: u64) -> bool {
+        let floor_bytes = self.floor_bytes.saturating_add(kept_bytes);
+        let left = self.free_bytes.checked_sub(bytes).filter(|left| *left >= floor_bytes);
+        if let Some(left) = left {
+            self.free_bytes = left;
+        }
+        left.is_some()
+    }
 }
 
 impl DiskReserve {
@@ -116,11 +139,12 @@ impl DiskReserve {
     ///
     /// The kernel is asked once a second, and before every refusal; in between, what was allowed is
     /// subtracted from what was free. File systems that do not report their size count as having space.
-    /// Like all access to a disk, this may block.
+    /// Of the files (inodes) that a file system can hold, the last 1 % are kept free, 10,000 at most. Like all
+    /// access to a disk, this may block.
     ///
     /// # Errors
     ///
-    /// [`BelowFloor`] when less than the floor would be left.
+    /// [`BelowFloor`] when less than the floor would be left, of space or of files.
     pub fn check(&self, file: impl AsFd, bytes: u64) -> Result<(), BelowFloor> {
         let released = self.0.released.get().and_then(|ask| (ask.0)());
         if self.0.floor_bytes == Some(0) && released.is_none() {
@@ -137,18 +161,27 @@ impl DiskReserve {
         if space.f_blocks == 0 {
             return Ok(());
         }
+        let floor_files = (space.f_files / 100).min(MAX_FLOOR_FILES);
+        if space.f_favail < floor_files {
+            return Err(BelowFloor { floor_bytes, floor_files: Some(floor_files) });
+        }
         let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
-        let known = Known { at: Instant::now(), floor_bytes, free_bytes };
+        let mut known = Known { at: Instant::now(), floor_bytes, free_bytes };
+        // Whatever time passes from here on, this is what is free.
+        let is_granted = known.take(bytes, kept_bytes);
         let mut all = self.lock();
         if all.len() >= MAX_KNOWN && !all.contains_key(&stat.st_dev) {
             all.clear();
         }
         all.insert(stat.st_dev, known);
         drop(all);
-        if self.grant(stat.st_dev, bytes, kept_bytes) {
-            return Ok(());
+        match is_granted {
+            true => Ok(()),
+            false => {
+                let floor_bytes = floor_bytes.saturating_add(kept_bytes);
+                Err(BelowFloor { floor_bytes, floor_files: None })
+            }
         }
-        Err(BelowFloor { floor_bytes: floor_bytes.saturating_add(kept_bytes) })
     }
 
     /// Checks the same of the file system that `directory` is on. A directory that can't be opened
@@ -170,20 +203,11 @@ impl DiskReserve {
         self.0.floor_bytes.unwrap_or((size / 100).min(Self::MAX_DEFAULT_FLOOR_BYTES))
     }
 
-    /// Takes `bytes` of what is known to be free, if that is known and enough, and leaves `kept_bytes` more
-    /// than the floor.
+    /// Takes `bytes` of what is known to be free, if that was asked for within a second and is enough.
     fn grant(&self, device: u64, bytes: u64, kept_bytes: u64) -> bool {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(&device) else { return false };
-        let floor_bytes = known.floor_bytes.saturating_add(kept_bytes);
-        let left = known.free_bytes.checked_sub(bytes).filter(|left| *left >= floor_bytes);
-        match left {
-            Some(left) if known.at.elapsed() < FRESH_FOR => {
-                known.free_bytes = left;
-                true
-            }
-            _ => false,
-        }
+        let known = all.get_mut(&device).filter(|known| known.at.elapsed() < FRESH_FOR);
+        known.is_some_and(|known| known.take(bytes, kept_bytes))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Known>> {
@@ -199,6 +223,8 @@ impl Default for DiskReserve {
 }
 
 const FRESH_FOR: Duration = Duration::from_secs(1);
+/// Maximum of the files that are kept free.
+const MAX_FLOOR_FILES: u64 = 10_000;
 /// Maximum number of file systems that are remembered.
 const MAX_KNOWN: usize = 64;
 
@@ -217,7 +243,10 @@ mod tests {
         assert_eq!(DiskReserve::new(0).check(&file, u64::MAX), Ok(()));
         let reserve = DiskReserve::new(free / 2);
         assert_eq!(reserve.check(&file, 1), Ok(()));
-        assert_eq!(reserve.check(&file, free), Err(BelowFloor { floor_bytes: free / 2 }));
+        assert_eq!(
+            reserve.check(&file, free),
+            Err(BelowFloor { floor_bytes: free / 2, floor_files: None })
+        );
         assert_eq!(reserve.check_directory(directory.path(), 1), Ok(()));
         assert!(reserve.check_directory(directory.path(), free).is_err());
         assert!(DiskReserve::new(u64::MAX).check(&file, 0).is_err());

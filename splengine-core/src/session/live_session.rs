@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::ids::SessionId;
+use crate::net::LogBudget;
 use crate::os::ExitStatus;
 use crate::quota::InputReservation;
 use crate::screen::Screen;
@@ -34,6 +35,8 @@ pub(crate) struct LiveSession {
     pub(crate) id: SessionId,
     pub(crate) user: UserName,
     pub(crate) created: SystemTime,
+    /// Of sizes for which there is no memory.
+    size_log: LogBudget,
     pub(crate) begun_at: Instant,
     /// Changes when offsets begin anew.
     pub(crate) epoch: String,
@@ -177,6 +180,7 @@ impl LiveSession {
             id,
             user,
             created,
+            size_log: LogBudget::new(1),
             begun_at: now.checked_sub(before.age).unwrap_or(now),
             epoch,
             terminal: Mutex::new(beginning.terminal),
@@ -271,7 +275,9 @@ impl LiveSession {
             // The caller that asked for it gets it as the answer.
             if wish.is_none() && state.refused_size.replace(size) != Some(size) {
                 let reason = SessionError::from(shortage).to_string();
-                tracing::info!(session = %self.id, reason, "a terminal keeps its size");
+                if let Some(unlogged) = self.size_log.take(()) {
+                    tracing::info!(session = %self.id, reason, unlogged, "a terminal keeps its size");
+                }
                 state.notify_typists(&Notice::SizeRefused { size, reason });
                 drop(state);
                 self.wake();

@@ -471,3 +471,25 @@ async fn the_end_of_an_engine_waits_for_a_disk_that_takes_nothing_for_a_bounded_
     }
     panic!("its end is not written down");
 }
+
+#[tokio::test]
+async fn a_cancelled_step_ends_while_the_disk_takes_nothing() {
+    let bench = bench();
+    let script = "trap 'echo >ended; exit 1' TERM; while [ ! -e go ]; do sleep 0.01; done; \
+                  echo word; echo >up; while :; do sleep 0.01; done";
+    let record = bench.submit(of([step("one", script)])).await;
+    let id = record.info.id;
+    let outputs = bench.root.path().join("outputs").join(id.as_str());
+    std::fs::create_dir_all(&outputs).expect("made");
+    let stuck = Stuck::at(outputs.join("1-1.stdout"));
+    std::fs::write(bench.root.path().join("go"), "").expect("written");
+    eventually("it has printed", || bench.root.path().join("up").exists()).await;
+    let cancelling = tokio::spawn({
+        let (batches, alice) = (bench.engine.batches(), bench.alice.clone());
+        async move { batches.cancel(&alice, &id).await }
+    });
+    eventually("it is ended", || bench.root.path().join("ended").exists()).await;
+    drop(stuck);
+    let record = cancelling.await.expect("no panic").expect("known");
+    assert_eq!(record.info.state, BatchState::Cancelled);
+}

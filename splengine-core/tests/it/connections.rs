@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use splengine_core::net::{Connection, ConnectionLimits, ConnectionStats, serve_c
 use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -420,4 +422,59 @@ fn memory_of_connections_is_given_back_when_many_have_closed() {
         .output()
         .expect("runs");
     assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
+}
+
+/// What comes beside a body that nobody reads is held with it, and bounded; when the body was read, all is.
+#[tokio::test]
+async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() {
+    const SENT: usize = 8 << 20;
+    // A quarter of it is for all unauthenticated connections, beside 16 KiB of each.
+    let limits = ConnectionLimits::new().max_head_bytes(1 << 20);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("bound");
+    let (read, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, awaited) = (Arc::clone(&read), Arc::clone(&taken));
+    let serve = move |mut connection: Connection, _| {
+        let (read, taken) = (Arc::clone(&counted), Arc::clone(&awaited));
+        Some(async move {
+            let handle = connection.handle();
+            handle.set_multiplexed();
+            let activity = handle.begin();
+            let mut body = activity.body();
+            let mut buffer = vec![0; 16 << 10];
+            let mut is_taken = false;
+            while read.load(Relaxed) < SENT {
+                tokio::select! {
+                    bytes = connection.read(&mut buffer) => {
+                        read.fetch_add(bytes?, Relaxed);
+                        if is_taken {
+                            body.set_drained();
+                        }
+                    }
+                    () = taken.notified() => {
+                        is_taken = true;
+                        body.set_drained();
+                    }
+                }
+            }
+            Ok(())
+        })
+    };
+    let serving =
+        serve_connections(listener, limits, Duration::ZERO, std::future::pending(), serve);
+    tokio::spawn(serving);
+    let mut client = TcpStream::connect(addr).await.expect("connects");
+    let sending = tokio::spawn(async move { client.write_all(&vec![0; SENT]).await });
+    let until = async |bytes| {
+        while read.load(Relaxed) < bytes {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, until(256 << 10)).await.expect("as much as there is memory for is read");
+    sleep(SHORT).await;
+    let held = read.load(Relaxed);
+    assert!(held <= 320 << 10, "{held} bytes are held");
+    taken.notify_one();
+    timeout(PATIENCE, until(SENT)).await.expect("all is read");
+    sending.await.expect("no panic").expect("sent");
 }

@@ -80,6 +80,15 @@ pub(crate) async fn server_as(
     open(root, Engine::builder(executor), |engine| engine, configure_http, configure).await
 }
 
+/// A server of one run at a time, whose connections are served as `configure` says.
+pub(crate) async fn server_of_one_run(
+    configure: impl FnOnce(HttpServer) -> HttpServer,
+) -> TestServer {
+    let root = tempfile::tempdir().expect("a directory");
+    let builder = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
+    open(root, builder, |engine| engine.max_running(1), |http| http, configure).await
+}
+
 /// A server of an executor that does what a test tells it to.
 pub(crate) async fn server_to(executor: impl Execute) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");

@@ -9,11 +9,14 @@ use h2::client::SendRequest;
 use http::Request;
 use serde_json::{Value, json};
 use splengine_core::net::ConnectionLimits;
+use splengine_core::{Caller, Request as Command};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{TestServer, batch_server_as, eventually, server_on, server_with, sh, step};
+use crate::support::{
+    TestServer, batch_server_as, eventually, server_of_one_run, server_on, server_with, sh, step,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BEARER: &str = "Bearer alices-very-long-token";
@@ -23,6 +26,7 @@ struct Client {
     requests: SendRequest<Bytes>,
     served: JoinHandle<Result<(), h2::Error>>,
     addr: String,
+    pings: Option<h2::PingPong>,
     /// How many of its requests were answered with 200.
     answered: Arc<AtomicUsize>,
 }
@@ -31,10 +35,11 @@ impl Client {
     async fn open(server: &TestServer, window: u32) -> Self {
         let stream = TcpStream::connect(server.addr).await.expect("connects");
         let mut builder = h2::client::Builder::new();
-        let (requests, connection) =
+        let (requests, mut connection) =
             builder.initial_window_size(window).handshake(stream).await.expect("HTTP/2");
+        let pings = connection.ping_pong();
         let served = tokio::spawn(connection);
-        Self { requests, served, addr: server.addr.to_string(), answered: Arc::default() }
+        Self { requests, served, pings, addr: server.addr.to_string(), answered: Arc::default() }
     }
 
     /// Asks for several answers, one after the other, and takes the heads of those that have one; the
@@ -260,21 +265,27 @@ async fn events_of_large_batches_take_no_more_memory_than_a_caller_may_have() {
     assert_eq!(client.ask_each(&short, 12).await.0, [200; 12]);
 }
 
+/// Of twelve answers that a client doesn't read, eight or so are written, and the others refused until the
+/// client is gone.
+async fn check_eight_fit(server: &TestServer, path: &str) {
+    let mut client = Client::open(server, 0).await;
+    let (statuses, held) = client.ask_each(path, 12).await;
+    let answered = statuses.iter().take_while(|status| **status == 200).count();
+    assert!((7..=9).contains(&answered), "{path}: {statuses:?}");
+    assert!(statuses[answered..].iter().all(|status| *status == 429), "{path}: {statuses:?}");
+    drop(held);
+    client.served.abort();
+    until_answered(server, path).await;
+}
+
 #[tokio::test]
 async fn results_are_written_as_they_are_read() {
     let server = batch_server_as(|http| http.max_buffered(4 * MIB)).await;
     // In JSON more than 6 MiB.
     let path = batch(&server, json!([step("zeros", "head -c 1000000 /dev/zero")])).await;
     let path = format!("{path}/results");
-    let mut client = Client::open(&server, 0).await;
-    let (statuses, held) = client.ask_each(&path, 12).await;
     // Each takes a quarter of a MiB for a while, of the two that a caller may have.
-    let answered = statuses.iter().take_while(|status| **status == 200).count();
-    assert!((7..=9).contains(&answered), "{statuses:?}");
-    assert!(statuses[answered..].iter().all(|status| *status == 429), "{statuses:?}");
-    drop(held);
-    client.served.abort();
-    until_answered(&server, &path).await;
+    check_eight_fit(&server, &path).await;
     let whole = server.ask("GET", &path, None).await;
     assert_eq!(whole.header("content-length"), None);
     assert_eq!(whole.json()["stdout"], "\0".repeat(1_000_000));
@@ -289,15 +300,8 @@ async fn answers_that_are_streamed_take_no_more_memory_than_a_caller_may_have() 
         batch(&server, json!([step("lines", "head -c 100000 /dev/zero | tr '\\0' '\\n'")])).await;
     for stream in ["log", "stdout"] {
         let path = format!("{path}/steps/lines/{stream}");
-        let mut client = Client::open(&server, 0).await;
-        let (statuses, held) = client.ask_each(&path, 12).await;
         // Each takes an eighth of a MiB, of the one that a caller may have.
-        let answered = statuses.iter().take_while(|status| **status == 200).count();
-        assert!((7..=9).contains(&answered), "{stream}: {statuses:?}");
-        assert!(statuses[answered..].iter().all(|status| *status == 429), "{statuses:?}");
-        drop(held);
-        client.served.abort();
-        until_answered(&server, &path).await;
+        check_eight_fit(&server, &path).await;
     }
     // A line of the log for each byte.
     let log = server.ask("GET", &format!("{path}/steps/lines/log"), None).await;
@@ -446,68 +450,91 @@ async fn with_all_turns_taken(server: &TestServer) -> Client {
     client
 }
 
-/// A request that waits for its turn, with a body of a length that is not told.
+/// A request of a run that waits for its turn, with input of a length that is not told.
 async fn waiting(client: &Client) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
     let mut requests = client.requests.clone().ready().await.expect("open");
-    let request = Request::post(format!("http://{}/execute", client.addr));
+    let request = Request::post(format!("http://{}/execute?command=true", client.addr))
+        .header("authorization", BEARER)
+        .header("content-type", "application/octet-stream");
     requests.send_request(request.body(()).expect("a request"), false).expect("sent")
+}
+
+/// A server at whose only place something runs until there is a file `go`.
+async fn server_at_work(limits: ConnectionLimits) -> TestServer {
+    let server = server_of_one_run(|server| server.connection_limits(limits)).await;
+    let alice = Caller::new("alice").expect("a user name").with_all_scopes();
+    let busy = Command::argv(["sh", "-c", "until [ -e go ]; do sleep 0.01; done"]);
+    let mut run = server.engine.execute(&alice, busy).await.expect("started");
+    tokio::spawn(async move { while run.next().await.is_some() {} });
+    server
+}
+
+/// Sends a window of input that nobody reads.
+async fn waiting_with_body(client: &Client) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+    let (answer, mut stream) = waiting(client).await;
+    stream.reserve_capacity(1 << 20);
+    // The window of the connection may be told later.
+    while stream.capacity() < 64 << 10 {
+        let given = std::future::poll_fn(|cx| stream.poll_capacity(cx));
+        timeout(PATIENCE, given).await.expect("in time").expect("open").expect("room");
+    }
+    assert_eq!(stream.capacity(), 64 << 10, "of one body");
+    stream.send_data(Bytes::from(vec![b'x'; 64 << 10]), false).expect("sent");
+    (answer, stream)
 }
 
 #[tokio::test]
 async fn of_bodies_that_nobody_reads_no_more_than_a_window_is_taken() {
-    let server = server_with(|e| e, |http| http).await;
-    let client = with_all_turns_taken(&server).await;
-    let mut streams = Vec::new();
-    for room in [64 << 10, 64 << 10, 0] {
-        let (answer, mut stream) = waiting(&client).await;
-        stream.reserve_capacity(1 << 20);
-        if room > 0 {
-            let given = std::future::poll_fn(|cx| stream.poll_capacity(cx));
-            let given = timeout(PATIENCE, given).await.expect("in time").expect("open");
-            assert_eq!(given.expect("open"), room, "of one body");
-            stream.send_data(Bytes::from(vec![b'x'; room]), false).expect("sent");
-        } else {
-            assert_eq!(stream.capacity(), 0, "of all bodies together");
-        }
-        streams.push((answer, stream));
-    }
+    let server = server_at_work(ConnectionLimits::new()).await;
+    let client = Client::open(&server, 1 << 20).await;
+    let _held = [waiting_with_body(&client).await, waiting_with_body(&client).await];
+    let (_answer, mut stream) = waiting(&client).await;
+    stream.reserve_capacity(1 << 20);
+    assert_eq!(stream.capacity(), 0, "of all bodies together");
 }
 
+/// Whatever comes beside bodies that nobody reads may be held by the library with them.
 #[tokio::test]
-async fn bodies_of_requests_that_wait_count_as_what_a_connection_may_receive() {
-    // A quarter is for all that are unknown: two connections' windows.
-    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
-    let server = server_on(|server| server.connection_limits(limits())).await;
-    let [first, second] =
-        [with_all_turns_taken(&server).await, with_all_turns_taken(&server).await];
-    let mut held = Vec::new();
-    for _ in 0..5 {
-        held.push(waiting(&first).await);
-    }
-    held.push(waiting(&second).await);
-    let status = async |client: &Client| {
-        let (answer, _stream) = waiting(client).await;
-        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
-        answer.status().as_u16()
-    };
-    assert_eq!(status(&second).await, 503);
-    // Those that need not wait are not counted.
-    let mut other = Client::open(&server, 1 << 20).await;
-    assert_eq!(status(&other).await, 401);
-    assert_eq!(other.ask_each("/api/v1/whoami", 1).await.0, [200]);
-    // Nor are bodies of callers, and those that were counted are no longer.
-    drop(held);
-    first.served.abort();
-    let third = with_all_turns_taken(&server).await;
-    let refused = async {
+async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
+    let server = server_at_work(ConnectionLimits::new().max_head_bytes(32 << 10)).await;
+    let mut client = Client::open(&server, 1 << 20).await;
+    let _held = [waiting_with_body(&client).await, waiting_with_body(&client).await];
+    let mut pings = client.pings.take().expect("not asked yet");
+    let pause = async {
         loop {
-            let (answer, _stream) = waiting(&third).await;
-            if timeout(Duration::from_millis(100), answer).await.is_err() {
+            let answered = timeout(Duration::from_millis(500), pings.ping(h2::Ping::opaque()));
+            if answered.await.is_err() {
                 break;
             }
         }
     };
-    timeout(PATIENCE, refused).await.expect("there is memory again");
+    timeout(PATIENCE, pause).await.expect("it is not read any more");
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(other.ask_each("/health", 1).await.0, [200], "others are served");
+    std::fs::write(server.root.path().join("go"), "").expect("written");
+    eventually("the runs are over", || server.engine.stats().running == 0).await;
+    let read = std::future::poll_fn(|cx| pings.poll_pong(cx));
+    timeout(PATIENCE, read).await.expect("it is read in time").expect("answered");
+}
+
+/// A library would hold the bodies of requests that wait, and their trailers.
+#[tokio::test]
+async fn without_credentials_a_request_with_a_body_does_not_wait() {
+    let server = server_with(|e| e, |http| http).await;
+    let client = with_all_turns_taken(&server).await;
+    let mut requests = client.requests.clone().ready().await.expect("open");
+    let request = Request::post(format!("http://{}/execute", client.addr));
+    let sent = requests.send_request(request.body(()).expect("a request"), false);
+    let (answer, _stream) = sent.expect("sent");
+    let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+    assert_eq!(answer.status(), 503);
+    // One that need not wait is looked at.
+    let other = Client::open(&server, 1 << 20).await;
+    let mut requests = other.requests.clone().ready().await.expect("open");
+    let request = Request::post(format!("http://{}/execute", other.addr));
+    let sent = requests.send_request(request.body(()).expect("a request"), false);
+    let (answer, _stream) = sent.expect("sent");
+    assert_eq!(answer.await.expect("answered").status(), 401);
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ pub struct Users {
     rechecks: watch::Sender<u64>,
     /// Of lines on those who are refused.
     refusals: Arc<LogBudget>,
+    /// Of lines on credentials that the authenticator can't check.
+    outages: Arc<LogBudget>,
 }
 
 /// The credentials of a login, to check them again.
@@ -324,7 +326,7 @@ impl Users {
         let line = line.map_err(|_| Refusal::Key(KeyError::Malformed))?;
         let shown = Credentials::public_key(client.user, line);
         let source = client.from.credential_source("ssh");
-        refusal_of(authenticator.authenticate(shown, &source).await, Refusal::UnknownKey)
+        self.known(authenticator.authenticate(shown, &source).await, Refusal::UnknownKey)
     }
 
     /// The authenticator, if it accepts credentials of this kind.
@@ -441,7 +443,26 @@ impl Users {
         password::check_length(password)?;
         let shown = Credentials::password(client.user, password.clone());
         let source = client.from.credential_source("ssh");
-        refusal_of(authenticator.authenticate(shown, &source).await, Refusal::Password)
+        self.known(authenticator.authenticate(shown, &source).await, Refusal::Password)
+    }
+
+    /// The caller of an authenticator's answer; `refusal` where it knows nobody.
+    fn known(
+        &self,
+        answer: Result<Caller, AuthError>,
+        refusal: Refusal,
+    ) -> Result<Caller, Refusal> {
+        match answer {
+            Ok(caller) if caller.is_revoked() => Err(Refusal::Revoked),
+            Ok(caller) => Ok(caller),
+            Err(AuthError::Unavailable(error)) => {
+                if let Some(unlogged) = self.outages.take(()) {
+                    tracing::error!(%error, server = "ssh", unlogged, "credentials can't be checked");
+                }
+                Err(Refusal::Unavailable)
+            }
+            Err(_) => Err(refusal),
+        }
     }
 
     fn logged<T>(
@@ -490,19 +511,6 @@ impl std::ops::Deref for Entry {
 
     fn deref(&self) -> &Grant {
         &self.grant
-    }
-}
-
-/// What an authenticator answered; `refusal` where it knows nobody.
-fn refusal_of(answer: Result<Caller, AuthError>, refusal: Refusal) -> Result<Caller, Refusal> {
-    match answer {
-        Ok(caller) if caller.is_revoked() => Err(Refusal::Revoked),
-        Ok(caller) => Ok(caller),
-        Err(AuthError::Unavailable(source)) => {
-            tracing::error!(%source, "credentials can't be checked");
-            Err(Refusal::Unavailable)
-        }
-        Err(_) => Err(refusal),
     }
 }
 

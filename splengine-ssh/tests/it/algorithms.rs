@@ -23,16 +23,23 @@ async fn algorithms_are_those_of_the_set() {
     let short = (kex::CURVE25519, cipher::AES_128_GCM, mac::HMAC_SHA256);
     let old = (kex::ECDH_SHA2_NISTP256, cipher::AES_128_CTR, mac::HMAC_SHA512);
     let ancient = (kex::DH_G14_SHA1, cipher::AES_256_CTR, mac::HMAC_SHA256);
+    let costly = (kex::DH_G14_SHA256, cipher::AES_256_CTR, mac::HMAC_SHA256);
     type Set = fn(SshServerBuilder<Users>) -> SshServerBuilder<Users>;
-    let sets: [(Set, [bool; 5]); 3] = [
-        (|server| server.algorithms(Algorithms::strict()), [true, false, false, false, false]),
-        (|server| server, [true, true, true, false, false]),
-        (|server| server.algorithms(Algorithms::compatible()), [true, true, true, true, false]),
+    let sets: [(Set, [bool; 6]); 3] = [
+        (
+            |server| server.algorithms(Algorithms::strict()),
+            [true, false, false, false, false, false],
+        ),
+        (|server| server, [true, true, true, false, false, false]),
+        (
+            |server| server.algorithms(Algorithms::compatible()),
+            [true, true, true, true, false, false],
+        ),
     ];
     for (set, expected) in sets {
         let server = TestServer::serving(set).await;
         for ((kex, cipher, mac), is_let_in) in
-            [strict, usual, short, old, ancient].into_iter().zip(expected)
+            [strict, usual, short, old, ancient, costly].into_iter().zip(expected)
         {
             let config = preferring(kex, cipher, mac);
             let client = crate::support::Client::begin(config, server.socket().await).await;

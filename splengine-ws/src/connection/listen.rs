@@ -14,7 +14,7 @@ use splengine_core::session::{Attach, ClientInput, TerminalColors};
 use splengine_core::terminal::Size;
 use splengine_core::{Caller, Field, SessionError, SessionRequest};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_tungstenite::tungstenite::{self, Message, Utf8Bytes};
 
 use crate::connection::tell::{Outbound, patience};
@@ -46,6 +46,8 @@ pub(crate) struct Inbound {
     pub(crate) colors: Option<TerminalColors>,
     /// The client has said that it goes.
     pub(crate) has_left: bool,
+    /// Before that, no further attachment is made.
+    pub(crate) next_attach: Option<Instant>,
 }
 
 pub(crate) async fn listen(
@@ -323,6 +325,11 @@ impl Inbound {
         if let Some(colors) = self.colors {
             attach = attach.colors(colors);
         }
+        // A screen is drawn for each, and all other clients are told.
+        if let Some(next) = self.next_attach {
+            sleep_until(next).await;
+        }
+        self.next_attach = Some(Instant::now() + ATTACH_INTERVAL);
         match self.context.engine.sessions().attach(&self.caller, id, attach) {
             Ok(attachment) => {
                 let input_handle = attachment.input_handle();
@@ -432,6 +439,8 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Minimum time from one attachment of a client to its next.
+const ATTACH_INTERVAL: Duration = Duration::from_millis(100);
 const FIRST_WORD_WITHIN: Duration = Duration::from_secs(1);
 /// Bytes of input that wait to be typed; beyond them no frame is read.
 pub(crate) const MAX_INPUT_BYTES: usize = 4 << 20;

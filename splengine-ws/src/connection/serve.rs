@@ -102,7 +102,7 @@ pub(crate) async fn serve(
             } => {}
         }
     };
-    let (words, told) = mpsc::channel(64);
+    let (words, told) = mpsc::channel(MAX_WORDS);
     let (typing, typed) = mpsc::channel(64);
     let speech = if is_v1 { Encoder::V1 } else { Encoder::Plain(PlainEncoder::default()) };
     let listener = Inbound {
@@ -117,6 +117,7 @@ pub(crate) async fn serve(
         window: wish.window,
         colors: None,
         has_left: false,
+        next_attach: None,
     };
     let too_large = AtomicBool::new(false);
     let mut closing = context.closing.subscribe();
@@ -202,4 +203,6 @@ fn refusal(error: &AuthError) -> (Message, Message) {
     }
 }
 
+/// Maximum number of frames beside those of the session that wait for their client: answers to pings, errors.
+const MAX_WORDS: usize = 16;
 const TICKET_WITHIN: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use serde_json::json;
 use splengine_core::quota::MemoryBudget;
 use splengine_core::session::{Attachment, Update};
 use tokio::sync::mpsc;
+use tokio::task::{coop::consume_budget, yield_now};
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -78,7 +79,8 @@ pub(crate) async fn tell(
         let sent = timeout(patience, async {
             let mut sent = 0;
             loop {
-                let bytes = frames.iter().map(Message::len).sum();
+                // Beside the frame there is a copy in the socket's buffer.
+                let bytes = 2 * frames.iter().map(Message::len).sum::<usize>();
                 let reserved = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
                 if let Err(shortage) = reserved {
                     let (code, word) = encode::shortage_code(shortage);
@@ -103,6 +105,7 @@ pub(crate) async fn tell(
                 if !told.is_empty() || sent >= AT_ONCE || bytes > OUTPUT_ALLOWANCE {
                     break;
                 }
+                consume_budget().await;
                 match attachment.as_mut().and_then(|attachment| attachment.ready()) {
                     Some(update) => screen = speak(update, &mut speech, &mut frames),
                     None => break,
@@ -114,6 +117,8 @@ pub(crate) async fn tell(
             if let (Encoder::Plain(_), Some(attachment)) = (&speech, &attachment) {
                 attachment.delivered();
             }
+            // Encoding for many clients that do not read keeps the runtime busy.
+            yield_now().await;
             Ok(ControlFlow::Continue(()))
         });
         if !matches!(sent.await, Ok(Ok(ControlFlow::Continue(())))) {

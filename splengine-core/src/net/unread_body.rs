@@ -1,0 +1,52 @@
+use std::sync::Arc;
+
+use crate::net::HttpBounds;
+use crate::net::state::ConnectionState;
+
+/// The body of a request on a multiplexed connection, which its library may hold parts of until they are read.
+/// Made by [`Activity::body`](crate::net::Activity::body); the body is over when this is dropped.
+#[derive(Debug)]
+#[must_use = "the body is over when this is dropped"]
+pub struct UnreadBody {
+    state: Arc<ConnectionState>,
+    number: u64,
+    /// How much was read of the connection at some time, and how much of the body was taken since.
+    mark: u64,
+    taken: u64,
+}
+
+impl UnreadBody {
+    pub(super) fn begin(state: Arc<ConnectionState>) -> Self {
+        let (number, mark) = (state.unread.add(), state.unread.read());
+        Self { state, number, mark, taken: 0 }
+    }
+
+    /// Notes that `bytes` of the body were taken.
+    pub fn take(&mut self, bytes: usize) {
+        self.taken = self.taken.saturating_add(bytes as u64);
+        // What there was of it at the mark is taken: there is never more than its window.
+        if self.taken > u64::from(HttpBounds::MAX_UNREAD_BODY_BYTES) {
+            let mark = self.mark;
+            self.set_drained_at(mark);
+        }
+    }
+
+    /// Notes that nothing is left of what was received of the body.
+    pub fn set_drained(&mut self) {
+        self.set_drained_at(self.state.unread.read());
+    }
+
+    fn set_drained_at(&mut self, read: u64) {
+        let unread = &self.state.unread;
+        (self.mark, self.taken) = (unread.read(), 0);
+        unread.set_drained_at(self.number, read);
+        self.state.count_unread();
+    }
+}
+
+impl Drop for UnreadBody {
+    fn drop(&mut self) {
+        self.state.unread.remove(self.number);
+        self.state.count_unread();
+    }
+}
