@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, ListenAddr, Listener, Peer,
-    PeerAddress, Server, UnreadBody, serve_connections,
+    Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, HttpStream, ListenAddr, Listener,
+    Peer, PeerAddress, Server, UnreadBody, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -318,9 +318,6 @@ impl NewConnection {
         let service = service_fn(move |mut request: http::Request<Incoming>| {
             let mut activity = handle.begin();
             let is_stream = request.version() == http::Version::HTTP_2;
-            if is_stream {
-                handle.set_multiplexed();
-            }
             request.extensions_mut().insert(handle.clone());
             if let Some(address) = address {
                 request.extensions_mut().insert(address);
@@ -329,11 +326,10 @@ impl NewConnection {
             let (mut service, connection) = (service.clone(), handle.clone());
             let request = request.map(|body| ReceivedBody::new(body, is_stream, &activity));
             async move {
-                let has_body = !request.body().is_end_stream();
                 let head_bytes = head_bytes(&request);
-                if is_stream && let Err(error) = activity.turn(head_bytes, has_body).await {
-                    let is_head_alone = has_body && !connection.is_authenticated();
-                    return Ok(lacks_memory(&error, is_head_alone).map(|body| body.of(activity)));
+                if is_stream && let Err(error) = activity.turn(head_bytes).await {
+                    let refusal = lacks_memory(&error, connection.is_authenticated());
+                    return Ok(refusal.map(|body| body.of(activity)));
                 }
                 let answered = service.call(request).await?;
                 activity.release_head();
@@ -341,6 +337,7 @@ impl NewConnection {
             }
         });
         let frame_timeout = self.responder.options.frame_timeout.min(HttpBounds::MAX_TIMEOUT);
+        let stream = TokioIo::new(HttpStream::new(stream, self.handle.clone()));
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -357,7 +354,7 @@ impl NewConnection {
             .initial_connection_window_size(HttpBounds::MAX_UNREAD_BYTES)
             .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
         let mut connection =
-            std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+            std::pin::pin!(builder.serve_connection(stream, service));
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             () = self.closing.closed() => connection.as_mut().graceful_shutdown(),
@@ -408,12 +405,14 @@ impl http_body::Body for ReceivedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match (&polled, &mut self.unread) {
-            (Poll::Pending, Some(unread)) => unread.set_drained(),
-            (Poll::Ready(Some(Ok(frame))), Some(unread)) => {
-                unread.take(frame.data_ref().map_or(0, Bytes::len));
-            }
-            _ => self.unread = None,
+        if let Some(unread) = &mut self.unread {
+            unread.note(match &polled {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
+                    Poll::Ready(Some(frame.data_ref().map_or(0, Bytes::len)))
+                }
+                Poll::Ready(_) => Poll::Ready(None),
+            });
         }
         polled
     }

@@ -448,16 +448,16 @@ pub(crate) fn head_bytes<B>(request: &Request<B>) -> usize {
     HttpBounds::head_bytes(authority + path, headers)
 }
 
-/// The answer to a request that there is no memory for. It may be a head alone: as long as an
-/// answer waits for its client, the library keeps trailers of the request.
-pub(crate) fn lacks_memory(error: &MemoryError, is_head_alone: bool) -> Response<ResponseBody> {
+/// The answer to a request that there is no memory for. Unless its client has authenticated it has no body: that
+/// might wait for the client.
+pub(crate) fn lacks_memory(error: &MemoryError, has_body: bool) -> Response<ResponseBody> {
     let status = match error.kind() {
         ErrorKind::CallerLimit => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let retry_after = Some(error.retry_after());
     let answer = Refusal { retry_after, ..refusal(status, &error.to_string()) }.answer();
-    let rest = |rest| if is_head_alone { Bytes::new() } else { rest };
+    let rest = |rest| if has_body { rest } else { Bytes::new() };
     answer.map(|whole| ResponseBody { rest: rest(whole), activity: None })
 }
 

@@ -18,7 +18,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Activity, ConnectionLimits, HttpBounds, ListenAddr, Listener, PeerAddress, Server, UnreadBody,
+    Activity, ConnectionLimits, HttpBounds, HttpStream, ListenAddr, Listener, PeerAddress, Server,
+    UnreadBody,
     serve_connections,
 };
 use tokio::time::timeout;
@@ -250,9 +251,6 @@ async fn run<S, B>(
             let is_old = request.version() == Version::HTTP_10;
             // An HTTP/1.0 request is answered as 1.0 has it; up to there they are the same.
             let announced = (!is_stream).then(|| of_request.announce(b"HTTP/1."));
-            if is_stream {
-                of_request.set_multiplexed();
-            }
             let keep_alive = keep_alive.clone().filter(|_| stays_open(&request));
             let at_end = at_end.clone();
             request.extensions_mut().insert(of_request.clone());
@@ -264,13 +262,12 @@ async fn run<S, B>(
             let (mut service, request) = (service.clone(), request.map(body));
             let connection = of_request.clone();
             async move {
-                let has_body = !request.body().is_end_stream();
                 let head_bytes = head_bytes(&request);
-                if is_stream && let Err(error) = activity.turn(head_bytes, has_body).await {
+                if is_stream && let Err(error) = activity.turn(head_bytes).await {
                     let refusal = Problem::from(error).into_whole_response();
-                    // As long as an answer waits for a client, the library keeps trailers of its request.
-                    let is_head_alone = has_body && !connection.is_authenticated();
-                    let text = |text| if is_head_alone { Bytes::new() } else { text };
+                    // A body might wait for its client, as long as those do whose turn it is.
+                    let is_told = connection.is_authenticated();
+                    let text = |text| if is_told { text } else { Bytes::new() };
                     return Ok(refusal.map(|whole| Tracked::whole(text(whole), activity)));
                 }
                 let response = service.call(request).await?;
@@ -299,7 +296,7 @@ async fn run<S, B>(
             // Counted down even if a handler panics.
             let _open = Open(connections);
             let builder = connection_builder();
-            let stream = TokioIo::new(connection);
+            let stream = TokioIo::new(HttpStream::new(connection, handle.clone()));
             let mut served =
                 std::pin::pin!(builder.serve_connection_with_upgrades(stream, service));
             tokio::select! {
@@ -362,12 +359,14 @@ impl http_body::Body for Whole {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match (&polled, &mut self.unread) {
-            (Poll::Pending, Some(unread)) => unread.set_drained(),
-            (Poll::Ready(Some(Ok(frame))), Some(unread)) => {
-                unread.take(frame.data_ref().map_or(0, Bytes::len));
-            }
-            _ => self.unread = None,
+        if let Some(unread) = &mut self.unread {
+            unread.note(match &polled {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Some(Ok(frame))) => {
+                    Poll::Ready(Some(frame.data_ref().map_or(0, Bytes::len)))
+                }
+                Poll::Ready(_) => Poll::Ready(None),
+            });
         }
         match ready!(polled) {
             None if self.is_stream && !self.body.is_end_stream() => {

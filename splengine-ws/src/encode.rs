@@ -22,13 +22,23 @@ pub(crate) enum Encoder {
     V1,
 }
 
-/// A screen that is told.
+/// Output or a screen that is told in pieces, each of which is encoded when there is room for it.
 #[derive(Debug)]
-pub(crate) struct ScreenFrames {
-    /// The offset that it stands for and its size, until they are told.
-    pub(crate) head: Option<(u64, Size)>,
-    /// The rest of what draws it.
-    pub(crate) data: Bytes,
+pub(crate) struct Pieces {
+    kind: PiecesKind,
+    /// The rest of it.
+    data: Bytes,
+}
+
+#[derive(Debug)]
+enum PiecesKind {
+    Output {
+        offset: u64,
+    },
+    Screen {
+        /// The offset that it stands for and its size, until they are told.
+        head: Option<(u64, Size)>,
+    },
 }
 
 /// What is known of a plain client: the character that its last frame ended in, and what it was told
@@ -66,20 +76,25 @@ impl Encoder {
         frame
     }
 
-    /// The frames of an update; a close frame is the last.
-    pub(crate) fn update(&mut self, update: Update) -> Vec<Message> {
+    /// Adds the frames of an update to `frames`, of which a close frame is the last; output and screens are left
+    /// to be told [piece by piece](Self::piece).
+    pub(crate) fn update(&mut self, update: Update, frames: &mut Vec<Message>) -> Option<Pieces> {
+        match update {
+            Update::Output { offset, data } => {
+                Some(Pieces { kind: PiecesKind::Output { offset }, data })
+            }
+            Update::Snapshot { offset, size, data } => {
+                Some(Pieces { kind: PiecesKind::Screen { head: Some((offset, size)) }, data })
+            }
+            update => {
+                frames.extend(self.short_update(update));
+                None
+            }
+        }
+    }
+
+    fn short_update(&mut self, update: Update) -> Vec<Message> {
         match (update, self) {
-            (Update::Output { offset, data }, Self::V1) => {
-                vec![Message::Binary(frame::output(offset, &data))]
-            }
-            (Update::Output { data, .. }, Self::Plain(plain)) => match plain.pieces.push(&data) {
-                data if data.is_empty() => Vec::new(),
-                data => vec![text(&json!({"type": "output", "data": data}))],
-            },
-            (Update::Snapshot { offset, size, data }, speech) => {
-                let mut screen = ScreenFrames { head: Some((offset, size)), data };
-                std::iter::from_fn(|| speech.screen(&mut screen)).collect()
-            }
             (Update::Size(size), speech) => {
                 let size = json!({"type": "size", "cols": size.cols(), "rows": size.rows()});
                 let mut frames = vec![text(&size)];
@@ -144,27 +159,40 @@ impl Encoder {
         }
     }
 
-    /// The next frame of a screen, `None` after the last. Each has [`PIECE_BYTES`] of it at most: for a
-    /// plain client as an `output` of its own, else as a fragment of one message.
-    pub(crate) fn screen(&mut self, screen: &mut ScreenFrames) -> Option<Message> {
-        let head = screen.head.take();
-        match self {
-            Self::Plain(plain) => {
-                if head.is_some() {
+    /// The next frame of output or a screen, `None` after the last. Each has [`MAX_PLAIN_PIECE_BYTES`] or
+    /// [`MAX_PIECE_BYTES`] of it at most. A screen is an `output` for a plain client; for the other its pieces are
+    /// fragments of one message.
+    pub(crate) fn piece(&mut self, pieces: &mut Pieces) -> Option<Message> {
+        let Pieces { kind, data } = pieces;
+        match (self, kind) {
+            (Self::Plain(plain), kind) => {
+                if let PiecesKind::Screen { head } = kind
+                    && head.take().is_some()
+                {
+                    // What it begins with is no rest of what was before.
                     plain.pieces = Utf8Pieces::default();
-                } else if screen.data.is_empty() {
-                    // An unfinished character at its end goes on in the output that follows.
-                    return None;
+                    return Some(plain.output(data));
                 }
-                let piece = screen.data.split_to(screen.data.len().min(PIECE_BYTES));
-                let data = plain.pieces.push(&piece);
-                Some(text(&json!({"type": "output", "data": data})))
+                // An unfinished character at the end goes on in the output that follows.
+                while !data.is_empty() {
+                    let output = plain.take(data);
+                    if !output.is_empty() {
+                        return Some(text(&json!({"type": "output", "data": output})));
+                    }
+                }
+                None
             }
-            Self::V1 => {
-                if let Some((offset, size)) = head {
+            (Self::V1, PiecesKind::Output { offset }) => {
+                let piece = next_piece(data, MAX_PIECE_BYTES)?;
+                let output = frame::output(*offset, &piece);
+                *offset += piece.len() as u64;
+                Some(Message::Binary(output))
+            }
+            (Self::V1, PiecesKind::Screen { head }) => {
+                if let Some((offset, size)) = head.take() {
                     let (cols, rows) = (size.cols(), size.rows());
-                    if screen.data.len() <= PIECE_BYTES {
-                        let data = std::mem::take(&mut screen.data);
+                    if data.len() <= MAX_PIECE_BYTES {
+                        let data = std::mem::take(data);
                         let whole = frame::snapshot(offset, cols, rows, &data);
                         return Some(Message::Binary(whole));
                     }
@@ -172,11 +200,8 @@ impl Encoder {
                     let code = OpCode::Data(Data::Binary);
                     return Some(Message::Frame(Frame::message(head, code, false)));
                 }
-                if screen.data.is_empty() {
-                    return None;
-                }
-                let piece = screen.data.split_to(screen.data.len().min(PIECE_BYTES));
-                let (code, is_last) = (OpCode::Data(Data::Continue), screen.data.is_empty());
+                let piece = next_piece(data, MAX_PIECE_BYTES)?;
+                let (code, is_last) = (OpCode::Data(Data::Continue), data.is_empty());
                 Some(Message::Frame(Frame::message(piece, code, is_last)))
             }
         }
@@ -192,6 +217,38 @@ impl Encoder {
             Self::V1 => Vec::new(),
         }
     }
+}
+
+impl PlainEncoder {
+    fn output(&mut self, data: &mut Bytes) -> Message {
+        let output = self.take(data);
+        text(&json!({"type": "output", "data": output}))
+    }
+
+    /// The characters of the next piece of `data`.
+    fn take(&mut self, data: &mut Bytes) -> String {
+        let piece = next_piece(data, MAX_PLAIN_PIECE_BYTES).unwrap_or_default();
+        self.pieces.push(&piece)
+    }
+}
+
+impl Pieces {
+    pub(crate) fn are_screen(&self) -> bool {
+        matches!(self.kind, PiecesKind::Screen { .. })
+    }
+
+    /// How much memory it takes at most until it is told: the data of output, one frame and its copy in the
+    /// socket's buffer. The data of a screen is reserved for it since before it was drawn.
+    pub(crate) fn memory(&self) -> usize {
+        let data = if self.are_screen() { 0 } else { self.data.len() };
+        let plain = self.data.len().min(MAX_PLAIN_PIECE_BYTES) * MAX_JSON_BYTES;
+        data + 2 * plain.max(self.data.len().min(MAX_PIECE_BYTES))
+    }
+}
+
+/// Takes at most `max` bytes off the beginning of `data`, `None` if there are none.
+fn next_piece(data: &mut Bytes, max: usize) -> Option<Bytes> {
+    (!data.is_empty()).then(|| data.split_to(data.len().min(max)))
 }
 
 pub(crate) fn text(value: &Value) -> Message {
@@ -279,8 +336,12 @@ fn notice_frame(notice: &Notice) -> Value {
     }
 }
 
-/// Largest piece of a screen in one frame.
-const PIECE_BYTES: usize = 64 << 10;
+/// Largest piece of output or a screen in one frame.
+const MAX_PIECE_BYTES: usize = 16 << 10;
+/// The same for plain clients, where a byte may take [`MAX_JSON_BYTES`].
+const MAX_PLAIN_PIECE_BYTES: usize = 4 << 10;
+/// A control character in JSON: `\u001b`.
+const MAX_JSON_BYTES: usize = 6;
 
 #[cfg(test)]
 mod tests {

@@ -193,4 +193,4 @@ fn take_place(
 
 const READ_BUFFER: usize = 4 << 10;
 /// Frames of output are gathered up to this before they are written.
-const WRITE_BUFFER: usize = 64 << 10;
+const WRITE_BUFFER: usize = 16 << 10;

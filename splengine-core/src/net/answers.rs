@@ -11,12 +11,17 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
+use crate::net::http2_frames::Arrived;
+
 /// The requests of one connection that are not over.
 #[derive(Debug)]
 pub(crate) struct Answers {
     begun: Instant,
     next: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Answer>>>,
+    /// How many bytes of trailers have come on the connection.
+    trailers: AtomicU64,
+    most: AtomicUsize,
     /// For requests of an unauthenticated connection; closed when it is authenticated.
     pub(super) turns: Arc<Semaphore>,
 }
@@ -30,6 +35,8 @@ pub(super) struct Answer {
     pub(super) unwritten: AtomicUsize,
     /// When the client last took some of it, in milliseconds since `Answers::begun`.
     pub(super) moved: AtomicU64,
+    /// How many bytes of trailers had come when it was begun.
+    trailers_before: u64,
 }
 
 impl Answers {
@@ -39,6 +46,8 @@ impl Answers {
             begun: Instant::now(),
             next: AtomicU64::new(0),
             open: Mutex::default(),
+            trailers: AtomicU64::new(0),
+            most: AtomicUsize::new(0),
             turns: Arc::new(turns),
         }
     }
@@ -54,9 +63,33 @@ impl Answers {
             is_ready: AtomicBool::new(false),
             unwritten: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
+            trailers_before: self.trailers.load(Relaxed),
         });
         self.lock().insert(number, Arc::clone(&answer));
         (number, answer)
+    }
+
+    /// Counts requests that are to begin, and trailers that have come.
+    pub(super) fn count(&self, arrived: Arrived) {
+        self.trailers.fetch_add(arrived.trailers as u64, Relaxed);
+        if arrived.requests > 0 {
+            let open = self.lock().len();
+            self.most.fetch_max(open.saturating_add(arrived.requests), Relaxed);
+        }
+    }
+
+    /// The largest number of requests that were open at once.
+    pub(super) fn most(&self) -> usize {
+        self.most.load(Relaxed)
+    }
+
+    /// How many bytes of trailers the library may hold, which it does until the answer was written, if one
+    /// request has at most `max` of them.
+    pub(super) fn held_trailers(&self, max: usize) -> usize {
+        let open = self.lock();
+        let oldest = open.first_key_value().map(|(_, answer)| answer.trailers_before);
+        let held = oldest.map_or(0, |oldest| self.trailers.load(Relaxed).saturating_sub(oldest));
+        usize::try_from(held).unwrap_or(usize::MAX).min(open.len().saturating_mul(max))
     }
 
     /// Resolves when an answer waits for the client for the time that `timeout` returns then,

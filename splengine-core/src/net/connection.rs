@@ -31,8 +31,6 @@ pub struct Connection {
     has_remainder: bool,
     /// How much was read since others had their turn.
     read_at_once: usize,
-    /// While there is no memory for more of bodies that nobody reads.
-    paused: Option<Pin<Box<Sleep>>>,
 }
 
 /// Handle on a [`Connection`], by which its server tells what is known of its client. Cheap to
@@ -53,7 +51,7 @@ pub struct Connection {
 /// }
 /// ```
 #[derive(Debug, Clone)]
-pub struct ConnectionHandle(Arc<ConnectionState>);
+pub struct ConnectionHandle(pub(super) Arc<ConnectionState>);
 
 /// The beginning of an answer is known until this is dropped. Made by
 /// [`ConnectionHandle::announce`].
@@ -94,7 +92,6 @@ impl Connection {
             blocked: None,
             has_remainder: false,
             read_at_once: 0,
-            paused: None,
         }
     }
 
@@ -160,21 +157,6 @@ impl Connection {
         }
         self.socket.handle.0.is_blocked.store(written.is_pending(), Relaxed);
         written
-    }
-
-    /// Waits until there is memory for what the library may hold of bodies that nobody reads.
-    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(paused) = &mut self.paused {
-                ready!(paused.as_mut().poll(cx));
-                self.paused = None;
-            }
-            let state = &self.socket.handle.0;
-            if !state.is_multiplexed.load(Relaxed) || state.try_count_unread().is_ok() {
-                return Poll::Ready(());
-            }
-            self.paused = Some(Box::pin(sleep(MEMORY_INTERVAL)));
-        }
     }
 
     fn check_blocked(&mut self, cx: &mut Context<'_>, first: &[u8]) -> Poll<io::Result<usize>> {
@@ -266,7 +248,7 @@ impl ConnectionHandle {
     }
 
     /// Resolves, and counts the connection as one that reads nothing, when a client of a
-    /// [multiplexed](Self::set_multiplexed) connection has taken nothing of one of its answers for the
+    /// connection of [HTTP/2](crate::net::HttpStream) has taken nothing of one of its answers for the
     /// [write timeout](Self::write_timeout): it may give no room to that stream though it reads
     /// everything else, by which nothing that is written fails. What waits for the client is told by
     /// its [`Activity`]. It may be noticed later by a quarter of the time.
@@ -308,7 +290,7 @@ impl ConnectionHandle {
     }
 
     /// Resolves when a request has begun to arrive `time` ago and is not [whole](Self::begin) yet.
-    /// Of a connection that is [multiplexed](Self::set_multiplexed) that is not known: never.
+    /// Of a connection of [HTTP/2](crate::net::HttpStream) that is not known: never.
     ///
     /// # Cancel safety
     ///
@@ -334,7 +316,7 @@ impl ConnectionHandle {
 
     /// Notes that requests come in pieces between one another, as over HTTP/2: that something arrives
     /// does not tell that a request begins.
-    pub fn set_multiplexed(&self) {
+    pub(super) fn set_multiplexed(&self) {
         self.0.is_multiplexed.store(true, Relaxed);
         if self.0.arriving.borrow().is_some() {
             self.0.arriving.send_replace(None);
@@ -507,7 +489,6 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        ready!(self.poll_memory(cx));
         // What reads all that is there may work long at it: of a protocol with small frames that are
         // answered none, thousands are in one piece.
         if self.read_at_once >= MAX_READ_AT_ONCE {
@@ -527,9 +508,6 @@ impl AsyncRead for Connection {
                     let bytes = read.as_ref().copied().unwrap_or_default();
                     self.read_at_once += bytes;
                     let state = &self.socket.handle.0;
-                    if state.is_multiplexed.load(Relaxed) {
-                        state.unread.count(bytes);
-                    }
                     if !state.is_authenticated.load(Relaxed) {
                         state.progress.has_read();
                     }
@@ -577,8 +555,6 @@ impl AsyncWrite for Connection {
 
 /// After so many bytes others have their turn.
 const MAX_READ_AT_ONCE: usize = 32 << 10;
-/// How often to look for memory, and so how long a connection that has none is not read at least.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 /// How often to look for a peer that left.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a client to end a connection that the server has ended.

@@ -48,7 +48,7 @@ impl ConnectionLimits {
             max_unauthenticated: None,
             max_unauthenticated_per_address: 32,
             max_unauthenticated_requests: 8,
-            max_head_bytes: 16 << 20,
+            max_head_bytes: 32 << 20,
             unauthenticated_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_mins(5),
             unauthenticated_write_timeout: Duration::from_secs(30),
@@ -100,10 +100,11 @@ impl ConnectionLimits {
 
     /// Maximum memory in bytes of the heads of all requests that are worked at or wait for their
     /// [turn](crate::net::Activity::turn) on connections of a protocol that multiplexes them (HTTP/2),
-    /// default 16 MiB. One caller may have half of what the others leave, all unauthenticated
-    /// connections together a quarter, where heads of 4 KiB that need not wait are not counted. A request for
-    /// which there is no memory is refused. What a library holds of [bodies](crate::net::Activity::body) that
-    /// nobody reads is counted with them; a connection for which there is no memory is not read for a while.
+    /// default 32 MiB; a request that waits counts as 4 KiB more. One caller may have half of what the others
+    /// leave, all unauthenticated connections together a quarter, where heads of 4 KiB that need not wait are not
+    /// counted. A request for which there is no memory is refused. What a library holds of
+    /// [bodies](crate::net::Activity::body) that nobody reads, and of trailers, is counted with them; a connection
+    /// for which there is no memory is not read for a while.
     pub fn max_head_bytes(mut self, bytes: usize) -> Self {
         self.max_head_bytes = bytes;
         self

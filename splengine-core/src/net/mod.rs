@@ -3,7 +3,7 @@
 //! [`serve_connections`] is the accept loop of all servers. It accepts from a [`Listener`], of TCP or of
 //! a UNIX socket. [`ConnectionLimits`] bounds how many connections there are and how long each may show
 //! nothing, and by a [`ConnectionHandle`] a server reports what it knows of a client. Servers of HTTP
-//! ask an [`OriginPolicy`] about pages of browsers, and set the [`HttpBounds`]. A [`LogBudget`] bounds
+//! ask an [`OriginPolicy`] about pages of browsers, and set the [`HttpBounds`] and read an [`HttpStream`]. A [`LogBudget`] bounds
 //! what unauthenticated clients can write into the log. Types that implement [`Server`] can be run
 //! together by [`Servers`](crate::engine::Servers). Only servers need this module.
 
@@ -14,7 +14,9 @@ mod bind;
 mod connection;
 mod heads;
 mod host_name;
+mod http2_frames;
 mod http_bounds;
+mod http_stream;
 mod limits;
 mod listen_addr;
 mod listener;
@@ -36,6 +38,7 @@ pub use bind::{BindError, bind};
 pub use connection::{Announced, Connection, ConnectionHandle};
 pub use host_name::is_rebindable_host;
 pub use http_bounds::HttpBounds;
+pub use http_stream::HttpStream;
 pub use limits::ConnectionLimits;
 pub use listen_addr::ListenAddr;
 pub use listener::Listener;

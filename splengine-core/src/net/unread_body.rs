@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::task::Poll;
 
 use crate::net::HttpBounds;
 use crate::net::state::ConnectionState;
@@ -21,19 +22,20 @@ impl UnreadBody {
         Self { state, number, mark, taken: 0 }
     }
 
-    /// Notes that `bytes` of the body were taken.
-    pub fn take(&mut self, bytes: usize) {
-        self.taken = self.taken.saturating_add(bytes as u64);
-        // What there was of it at the mark is taken: there is never more than its window.
-        if self.taken > u64::from(HttpBounds::MAX_UNREAD_BODY_BYTES) {
-            let mark = self.mark;
-            self.set_drained_at(mark);
+    /// Notes what a poll of the body has given: that many bytes of it, its end, or that nothing is at hand.
+    pub fn note(&mut self, polled: Poll<Option<usize>>) {
+        let read = self.state.unread.read();
+        match polled {
+            Poll::Pending => self.set_drained_at(read),
+            Poll::Ready(None) => self.end(),
+            Poll::Ready(Some(bytes)) => {
+                self.taken = self.taken.saturating_add(bytes as u64);
+                // What there was of it at the mark is taken: there is never more than its window.
+                if self.taken > u64::from(HttpBounds::MAX_UNREAD_BODY_BYTES) {
+                    self.set_drained_at(self.mark);
+                }
+            }
         }
-    }
-
-    /// Notes that nothing is left of what was received of the body.
-    pub fn set_drained(&mut self) {
-        self.set_drained_at(self.state.unread.read());
     }
 
     fn set_drained_at(&mut self, read: u64) {
@@ -42,11 +44,15 @@ impl UnreadBody {
         unread.set_drained_at(self.number, read);
         self.state.count_unread();
     }
+
+    fn end(&self) {
+        self.state.unread.remove(self.number);
+        self.state.count_unread();
+    }
 }
 
 impl Drop for UnreadBody {
     fn drop(&mut self) {
-        self.state.unread.remove(self.number);
-        self.state.count_unread();
+        self.end();
     }
 }

@@ -4,9 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
-use splengine_core::net::{Connection, ConnectionLimits, ConnectionStats, serve_connections};
+use splengine_core::net::{
+    Connection, ConnectionLimits, ConnectionStats, HttpStream, serve_connections,
+};
 use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -14,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 const PATIENCE: Duration = Duration::from_secs(30);
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(300);
 /// Each has another name.
 static USERS: AtomicUsize = AtomicUsize::new(0);
@@ -434,11 +438,11 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
     let addr = listener.local_addr().expect("bound");
     let (read, taken) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let (counted, awaited) = (Arc::clone(&read), Arc::clone(&taken));
-    let serve = move |mut connection: Connection, _| {
+    let serve = move |connection: Connection, _| {
         let (read, taken) = (Arc::clone(&counted), Arc::clone(&awaited));
         Some(async move {
             let handle = connection.handle();
-            handle.set_multiplexed();
+            let mut connection = HttpStream::new(connection, handle.clone());
             let activity = handle.begin();
             let mut body = activity.body();
             let mut buffer = vec![0; 16 << 10];
@@ -448,12 +452,12 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
                     bytes = connection.read(&mut buffer) => {
                         read.fetch_add(bytes?, Relaxed);
                         if is_taken {
-                            body.set_drained();
+                            body.note(Poll::Pending);
                         }
                     }
                     () = taken.notified() => {
                         is_taken = true;
-                        body.set_drained();
+                        body.note(Poll::Pending);
                     }
                 }
             }
@@ -464,6 +468,7 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
         serve_connections(listener, limits, Duration::ZERO, std::future::pending(), serve);
     tokio::spawn(serving);
     let mut client = TcpStream::connect(addr).await.expect("connects");
+    client.write_all(PREFACE).await.expect("sent");
     let sending = tokio::spawn(async move { client.write_all(&vec![0; SENT]).await });
     let until = async |bytes| {
         while read.load(Relaxed) < bytes {
@@ -477,4 +482,70 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
     taken.notify_one();
     timeout(PATIENCE, until(SENT)).await.expect("all is read");
     sending.await.expect("no panic").expect("sent");
+}
+
+/// Headers that were sent before are a byte each on the wire, and about a hundred in memory.
+#[tokio::test]
+async fn no_more_is_read_than_there_is_memory_for_of_trailers() {
+    const TRAILERS: usize = 500;
+    const REQUESTS: usize = 64;
+    // 256 KiB of it are for all unauthenticated connections.
+    let limits = ConnectionLimits::new().max_head_bytes(1 << 20);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("bound");
+    let (read, answered) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, awaited) = (Arc::clone(&read), Arc::clone(&answered));
+    let serve = move |connection: Connection, _| {
+        let (read, answered) = (Arc::clone(&counted), Arc::clone(&awaited));
+        Some(async move {
+            let handle = connection.handle();
+            let mut connection = HttpStream::new(connection, handle.clone());
+            let mut requests: Vec<_> = (0..REQUESTS).map(|_| handle.begin()).collect();
+            // Small reads, as each is handed on whole.
+            let mut buffer = vec![0; 512];
+            loop {
+                tokio::select! {
+                    bytes = connection.read(&mut buffer) => {
+                        if read.fetch_add(bytes?, Relaxed) >= REQUESTS * TRAILERS {
+                            return Ok(());
+                        }
+                    }
+                    () = answered.notified() => requests.clear(),
+                }
+            }
+        })
+    };
+    let serving =
+        serve_connections(listener, limits, Duration::ZERO, std::future::pending(), serve);
+    tokio::spawn(serving);
+    let mut client = TcpStream::connect(addr).await.expect("connects");
+    let frame = |flags: u8, stream: u8, payload: &[u8]| {
+        let length = u16::try_from(payload.len()).expect("short").to_be_bytes();
+        let mut frame = vec![0, length[0], length[1], 1, flags, 0, 0, 0, stream];
+        frame.extend(payload);
+        frame
+    };
+    let mut sent = PREFACE.to_vec();
+    let streams = (0..64_u8).map(|number| 2 * number + 1);
+    sent.extend(streams.clone().flat_map(|stream| frame(4, stream, &[0x82; 10])));
+    sent.extend(streams.flat_map(|stream| frame(5, stream, &[0xbe; TRAILERS])));
+    let sending = tokio::spawn(async move {
+        // It is closed before all is read.
+        let _ = client.write_all(&sent).await;
+        client
+    });
+    let until = async |bytes| {
+        while read.load(Relaxed) < bytes {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let heads = PREFACE.len() + REQUESTS * 19;
+    timeout(PATIENCE, until(heads + 1024)).await.expect("heads and some trailers are read");
+    sleep(SHORT).await;
+    let held = read.load(Relaxed) - heads;
+    assert!(held <= (256 << 10) / 128 + 1024, "{held} bytes of trailers are held");
+    answered.notify_one();
+    let all = timeout(PATIENCE, until(REQUESTS * TRAILERS)).await;
+    all.expect("they are over, with their trailers");
+    drop(sending.await.expect("no panic"));
 }

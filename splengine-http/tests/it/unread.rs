@@ -342,7 +342,7 @@ async fn status_of(client: &Client, request: http::request::Builder, is_whole: b
 /// A connection may have more than a hundred requests that wait for their turn.
 #[tokio::test]
 async fn heads_of_requests_that_wait_take_little_memory() {
-    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let limits = || ConnectionLimits::new().max_head_bytes(300 << 10);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 0).await;
     for _ in 0..8 {
@@ -383,7 +383,7 @@ async fn heads_of_requests_that_wait_take_little_memory() {
 /// Nor do those whose queries are long.
 #[tokio::test]
 async fn heads_are_counted_with_their_queries() {
-    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let limits = || ConnectionLimits::new().max_head_bytes(300 << 10);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 0).await;
     for _ in 0..8 {
@@ -517,24 +517,64 @@ async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
     timeout(PATIENCE, read).await.expect("it is read in time").expect("answered");
 }
 
-/// A library would hold the bodies of requests that wait, and their trailers.
 #[tokio::test]
-async fn without_credentials_a_request_with_a_body_does_not_wait() {
+async fn without_credentials_a_request_with_a_body_waits_for_its_turn() {
     let server = server_with(|e| e, |http| http).await;
     let client = with_all_turns_taken(&server).await;
     let mut requests = client.requests.clone().ready().await.expect("open");
-    let request = Request::post(format!("http://{}/execute", client.addr));
+    let request = Request::post(format!("http://{}/execute?command=true", client.addr));
     let sent = requests.send_request(request.body(()).expect("a request"), false);
-    let (answer, _stream) = sent.expect("sent");
+    let (answer, mut stream) = sent.expect("sent");
+    stream.send_data(Bytes::from_static(b"x"), true).expect("sent");
+    let mut answer = std::pin::pin!(answer);
+    let early = timeout(Duration::from_millis(300), answer.as_mut()).await;
+    assert!(early.is_err(), "{early:?}");
+    // Who authenticates on the connection needs no turn, nor does anything that waits there then.
+    let mut client = client;
+    let (statuses, _bodies) = client.ask_each("/health", 1).await;
+    assert_eq!(statuses, [200]);
     let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
-    assert_eq!(answer.status(), 503);
-    // One that need not wait is looked at.
-    let other = Client::open(&server, 1 << 20).await;
-    let mut requests = other.requests.clone().ready().await.expect("open");
-    let request = Request::post(format!("http://{}/execute", other.addr));
-    let sent = requests.send_request(request.body(()).expect("a request"), false);
-    let (answer, _stream) = sent.expect("sent");
-    assert_eq!(answer.await.expect("answered").status(), 401);
+    assert_eq!(answer.status(), 401);
+}
+
+/// A header that was sent before is one byte on the wire, and about a hundred in memory.
+#[tokio::test]
+async fn while_trailers_take_all_memory_no_more_is_read() {
+    let server =
+        server_on(|server| server.connection_limits(ConnectionLimits::new().max_head_bytes(256 << 10)))
+            .await;
+    let mut client = with_all_turns_taken(&server).await;
+    let mut trailers = http::HeaderMap::new();
+    for _ in 0..500 {
+        trailers.append("a", http::HeaderValue::from_static("b"));
+    }
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let (answer, mut stream) = waiting(&client).await;
+        stream.send_trailers(trailers.clone()).expect("sent");
+        held.push((answer, stream));
+    }
+    let mut pings = client.pings.take().expect("not asked yet");
+    let answered = timeout(Duration::from_secs(2), pings.ping(h2::Ping::opaque())).await;
+    assert!(answered.is_err(), "it is read while its trailers take all memory");
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(other.ask_each("/health", 1).await.0, [200], "others are served");
+}
+
+/// Trailers are ignored, as a server may do (RFC 9110, section 6.5).
+#[tokio::test]
+async fn a_request_with_trailers_is_answered() {
+    let server = server_with(|e| e, |http| http).await;
+    let client = Client::open(&server, 1 << 20).await;
+    for _ in 0..300 {
+        let (answer, mut stream) = waiting(&client).await;
+        stream.send_data(Bytes::from_static(b"x"), false).expect("sent");
+        let mut trailers = http::HeaderMap::new();
+        trailers.append("x-checksum", http::HeaderValue::from_static("sha-256=0123456789abcdef"));
+        stream.send_trailers(trailers).expect("sent");
+        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+        assert_eq!(answer.status(), 200);
+    }
 }
 
 #[tokio::test]

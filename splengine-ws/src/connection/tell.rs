@@ -8,13 +8,13 @@ use futures_util::SinkExt as _;
 use futures_util::stream::SplitSink;
 use serde_json::json;
 use splengine_core::quota::MemoryBudget;
-use splengine_core::session::{Attachment, Update};
+use splengine_core::session::Attachment;
 use tokio::sync::mpsc;
 use tokio::task::{coop::consume_budget, yield_now};
 use tokio::time::{interval, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::encode::{self, Encoder, ScreenFrames, close, text};
+use crate::encode::{self, Encoder, Pieces, close, text};
 use crate::frame_memory::{MEMORY_TIMEOUT, Socket};
 
 /// What the teller is to do besides telling updates.
@@ -48,7 +48,7 @@ pub(crate) async fn tell(
             }
         };
         let mut frames = Vec::new();
-        let mut screen = None;
+        let mut pieces = None;
         tokio::select! {
             biased;
             word = told.recv() => match word {
@@ -71,7 +71,7 @@ pub(crate) async fn tell(
             _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
             update = update => match update {
                 None => attachment = None,
-                Some(update) => screen = speak(update, &mut speech, &mut frames),
+                Some(update) => pieces = speech.update(update, &mut frames),
             },
         }
         // What is ready goes out together; a lone key's echo goes at once. A client that takes
@@ -80,11 +80,13 @@ pub(crate) async fn tell(
             let mut sent = 0;
             loop {
                 // Beside the frame there is a copy in the socket's buffer.
-                let bytes = 2 * frames.iter().map(Message::len).sum::<usize>();
+                let bytes = 2 * frames.iter().map(Message::len).sum::<usize>()
+                    + pieces.as_ref().map_or(0, Pieces::memory);
                 let reserved = reservation.resize_within(bytes, MEMORY_TIMEOUT).await;
                 if let Err(shortage) = reserved {
                     let (code, word) = encode::shortage_code(shortage);
                     frames = vec![encode::error(&shortage.to_string(), word), close(code, word)];
+                    pieces = None;
                 }
                 for frame in frames.drain(..) {
                     let closes = matches!(frame, Message::Close(_));
@@ -94,12 +96,14 @@ pub(crate) async fn tell(
                         return Ok::<_, tungstenite::Error>(ControlFlow::Break(()));
                     }
                 }
-                // In memory that is reserved for it since before it was drawn.
-                if let Some(mut screen) = screen.take() {
-                    while let Some(frame) = speech.screen(&mut screen) {
+                if let Some(mut pieces) = pieces.take() {
+                    while let Some(frame) = speech.piece(&mut pieces) {
                         sink.feed(frame).await?;
+                        consume_budget().await;
                     }
-                    break;
+                    if pieces.are_screen() {
+                        break;
+                    }
                 }
                 sent += 1;
                 if !told.is_empty() || sent >= AT_ONCE || bytes > OUTPUT_ALLOWANCE {
@@ -107,7 +111,7 @@ pub(crate) async fn tell(
                 }
                 consume_budget().await;
                 match attachment.as_mut().and_then(|attachment| attachment.ready()) {
-                    Some(update) => screen = speak(update, &mut speech, &mut frames),
+                    Some(update) => pieces = speech.update(update, &mut frames),
                     None => break,
                 }
             }
@@ -127,19 +131,6 @@ pub(crate) async fn tell(
     }
 }
 
-/// Adds the frames of `update` to `frames`; a large screen is left to be told piece by piece.
-fn speak(update: Update, speech: &mut Encoder, frames: &mut Vec<Message>) -> Option<ScreenFrames> {
-    match update {
-        Update::Snapshot { offset, size, data } => {
-            Some(ScreenFrames { head: Some((offset, size)), data })
-        }
-        update => {
-            frames.extend(speech.update(update));
-            None
-        }
-    }
-}
-
 /// How long a client may give no sign of life.
 pub(crate) fn patience(ping_every: Duration) -> Duration {
     ping_every * 2 + Duration::from_secs(10)
@@ -148,4 +139,4 @@ pub(crate) fn patience(ping_every: Duration) -> Duration {
 /// So many updates go out before the next look at what else there is to say.
 const AT_ONCE: usize = 16;
 /// Of frames that wait for their client, so many bytes of each WebSocket are not counted.
-const OUTPUT_ALLOWANCE: usize = 128 << 10;
+const OUTPUT_ALLOWANCE: usize = 64 << 10;
