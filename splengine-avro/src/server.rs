@@ -13,8 +13,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
-    Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, HttpStream, ListenAddr, Listener,
-    Peer, PeerAddress, Server, UnreadBody, serve_connections,
+    Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, HttpStream, ListenAddr,
+    Listener, Peer, PeerAddress, Server, UnreadBody, serve_connections,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -353,8 +353,7 @@ impl NewConnection {
             .initial_stream_window_size(HttpBounds::MAX_UNREAD_BODY_BYTES)
             .initial_connection_window_size(HttpBounds::MAX_UNREAD_BYTES)
             .max_header_list_size(HttpBounds::MAX_HEAD_BYTES);
-        let mut connection =
-            std::pin::pin!(builder.serve_connection(stream, service));
+        let mut connection = std::pin::pin!(builder.serve_connection(stream, service));
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(io::Error::other),
             () = self.closing.closed() => connection.as_mut().graceful_shutdown(),

@@ -19,8 +19,7 @@ use splengine_core::Engine;
 use splengine_core::auth::CredentialSource;
 use splengine_core::net::{
     Activity, ConnectionLimits, HttpBounds, HttpStream, ListenAddr, Listener, PeerAddress, Server,
-    UnreadBody,
-    serve_connections,
+    UnreadBody, serve_connections,
 };
 use tokio::time::timeout;
 use tower::Service;

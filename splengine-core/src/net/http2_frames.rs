@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn another_protocol_has_no_frames() {
-        for other in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/1.0\r\n\r\nSM\r\n\r\n", b"\x16"] {
+        for other in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/1.0\r\n\r\nSM\r\n\r\n", b"\x16"]
+        {
             let mut frames = Http2Frames::new();
             let mut bytes = other.to_vec();
             bytes.extend(frame(HEADERS, END_HEADERS, 0, 70));

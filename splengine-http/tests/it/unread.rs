@@ -341,27 +341,14 @@ async fn status_of(client: &Client, request: http::request::Builder, is_whole: b
 
 /// A connection may have more than a hundred requests that wait for their turn.
 #[tokio::test]
-async fn heads_of_requests_that_wait_take_little_memory() {
-    let limits = || ConnectionLimits::new().max_head_bytes(300 << 10);
-    let server = server_on(|server| server.connection_limits(limits())).await;
-    let mut client = Client::open(&server, 0).await;
-    for _ in 0..8 {
-        client.ask("/openapi.json", None).await;
-    }
-    eventually("as many as may are answered", || client.answered() == 8).await;
+async fn large_heads_of_requests_that_wait_take_little_memory() {
     // A quarter is for all that are unknown.
-    let mut waiting = Vec::new();
-    for request in [
-        with_large_head(&client, "GET", "/health"),
-        with_large_target(&client, "/health"),
-        with_large_head(&client, "GET", "/health"),
-    ] {
-        let mut requests = client.requests.clone().ready().await.expect("open");
-        let request = request.body(()).expect("a request");
-        waiting.push(requests.send_request(request, true).expect("sent"));
-    }
-    let refused = with_large_head(&client, "GET", "/health");
-    assert_eq!(status_of(&client, refused, true).await, 503);
+    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
+    let server = server_on(|server| server.connection_limits(limits())).await;
+    let mut client = with_all_turns_taken(&server).await;
+    let waiting = send_each(&client, 16, |client| with_large_head(client, "GET", "/health")).await;
+    let (refused, waiting) = split_refused(waiting).await;
+    assert!(refused > 0 || !is_read(&mut client).await, "all wait");
     // Small ones of others need none of it.
     let mut other = Client::open(&server, 1 << 20).await;
     assert_eq!(other.ask_each("/api/v1/whoami", 1).await.0, [200]);
@@ -371,34 +358,80 @@ async fn heads_of_requests_that_wait_take_little_memory() {
     // With the connection its memory is given back.
     drop(waiting);
     client.served.abort();
-    let again = Client::open(&server, 1 << 20).await;
-    let answered = async {
-        while status_of(&again, with_large_head(&again, "GET", "/health"), true).await != 200 {
-            sleep(Duration::from_millis(20)).await;
+    let again = with_all_turns_taken(&server).await;
+    let all_wait = async {
+        loop {
+            let large = |client: &Client| with_large_head(client, "GET", "/health");
+            let (refused, _waiting) = split_refused(send_each(&again, 3, large).await).await;
+            if refused == 0 {
+                break;
+            }
         }
     };
-    timeout(PATIENCE, answered).await.expect("in time");
+    timeout(PATIENCE, all_wait).await.expect("in time");
 }
 
 /// Nor do those whose queries are long.
 #[tokio::test]
 async fn heads_are_counted_with_their_queries() {
-    let limits = || ConnectionLimits::new().max_head_bytes(300 << 10);
+    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
     let server = server_on(|server| server.connection_limits(limits())).await;
-    let mut client = Client::open(&server, 0).await;
-    for _ in 0..8 {
-        client.ask("/openapi.json", None).await;
+    let mut client = with_all_turns_taken(&server).await;
+    // What was read of them alone would be less.
+    let sent = send_each(&client, 11, |client| with_large_target(client, "/health")).await;
+    let (refused, _waiting) = split_refused(sent).await;
+    assert!(refused > 0 || !is_read(&mut client).await, "all wait");
+}
+
+/// A request takes memory whatever its head.
+#[tokio::test]
+async fn requests_that_wait_without_memory_are_refused() {
+    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let server = server_on(|server| server.connection_limits(limits())).await;
+    let client = with_all_turns_taken(&server).await;
+    let small = |client: &Client| Request::get(format!("http://{}/health", client.addr));
+    let (refused, waiting) = split_refused(send_each(&client, 20, small).await).await;
+    assert!(refused >= 1 && waiting.len() >= 8, "{refused} of 20 are refused");
+}
+
+/// How many are answered by a refusal, and the others.
+async fn split_refused(sent: Vec<Sent>) -> (usize, Vec<Sent>) {
+    let (mut refused, mut waiting) = (0, Vec::new());
+    for (mut answer, stream) in sent {
+        match timeout(Duration::from_millis(200), &mut answer).await {
+            Err(_) => waiting.push((answer, stream)),
+            Ok(answer) => {
+                let answer = answer.expect("answered");
+                assert_eq!(answer.status(), 503);
+                assert_eq!(answer.headers()["retry-after"], "1");
+                assert!(answer.into_body().is_end_stream(), "a body would wait, too");
+                refused += 1;
+            }
+        }
     }
-    eventually("as many as may are answered", || client.answered() == 8).await;
-    let addr = client.addr.clone();
-    let with_query = || Request::get(format!("http://{addr}/health?{}", "x".repeat(20_000)));
-    let mut waiting = Vec::new();
-    for _ in 0..3 {
+    (refused, waiting)
+}
+
+type Sent = (h2::client::ResponseFuture, h2::SendStream<Bytes>);
+
+async fn send_each(
+    client: &Client,
+    count: usize,
+    request: impl Fn(&Client) -> http::request::Builder,
+) -> Vec<Sent> {
+    let mut sent = Vec::new();
+    for _ in 0..count {
         let mut requests = client.requests.clone().ready().await.expect("open");
-        let request = with_query().body(()).expect("a request");
-        waiting.push(requests.send_request(request, true).expect("sent"));
+        let request = request(client).body(()).expect("a request");
+        sent.push(requests.send_request(request, true).expect("sent"));
     }
-    assert_eq!(status_of(&client, with_query(), true).await, 503);
+    sent
+}
+
+/// Whether the server reads what the client sends.
+async fn is_read(client: &mut Client) -> bool {
+    let pings = client.pings.as_mut().expect("not taken");
+    timeout(Duration::from_secs(2), pings.ping(h2::Ping::opaque())).await.is_ok()
 }
 
 /// Requests whose bodies are on their way keep their heads.
@@ -451,7 +484,7 @@ async fn with_all_turns_taken(server: &TestServer) -> Client {
 }
 
 /// A request of a run that waits for its turn, with input of a length that is not told.
-async fn waiting(client: &Client) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+async fn waiting(client: &Client) -> Sent {
     let mut requests = client.requests.clone().ready().await.expect("open");
     let request = Request::post(format!("http://{}/execute?command=true", client.addr))
         .header("authorization", BEARER)
@@ -470,7 +503,7 @@ async fn server_at_work(limits: ConnectionLimits) -> TestServer {
 }
 
 /// Sends a window of input that nobody reads.
-async fn waiting_with_body(client: &Client) -> (h2::client::ResponseFuture, h2::SendStream<Bytes>) {
+async fn waiting_with_body(client: &Client) -> Sent {
     let (answer, mut stream) = waiting(client).await;
     stream.reserve_capacity(1 << 20);
     // The window of the connection may be told later.
@@ -520,7 +553,12 @@ async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
 #[tokio::test]
 async fn without_credentials_a_request_with_a_body_waits_for_its_turn() {
     let server = server_with(|e| e, |http| http).await;
-    let client = with_all_turns_taken(&server).await;
+    let client = Client::open(&server, 0).await;
+    let document = |client: &Client| Request::get(format!("http://{}/openapi.json", client.addr));
+    let mut unread = Vec::new();
+    for (answer, _) in send_each(&client, 8, document).await {
+        unread.push(timeout(PATIENCE, answer).await.expect("in time").expect("answered"));
+    }
     let mut requests = client.requests.clone().ready().await.expect("open");
     let request = Request::post(format!("http://{}/execute?command=true", client.addr));
     let sent = requests.send_request(request.body(()).expect("a request"), false);
@@ -529,10 +567,8 @@ async fn without_credentials_a_request_with_a_body_waits_for_its_turn() {
     let mut answer = std::pin::pin!(answer);
     let early = timeout(Duration::from_millis(300), answer.as_mut()).await;
     assert!(early.is_err(), "{early:?}");
-    // Who authenticates on the connection needs no turn, nor does anything that waits there then.
-    let mut client = client;
-    let (statuses, _bodies) = client.ask_each("/health", 1).await;
-    assert_eq!(statuses, [200]);
+    // One of the others is over.
+    drop(unread.pop());
     let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
     assert_eq!(answer.status(), 401);
 }
@@ -540,9 +576,8 @@ async fn without_credentials_a_request_with_a_body_waits_for_its_turn() {
 /// A header that was sent before is one byte on the wire, and about a hundred in memory.
 #[tokio::test]
 async fn while_trailers_take_all_memory_no_more_is_read() {
-    let server =
-        server_on(|server| server.connection_limits(ConnectionLimits::new().max_head_bytes(256 << 10)))
-            .await;
+    let limits = ConnectionLimits::new().max_head_bytes(256 << 10);
+    let server = server_on(|server| server.connection_limits(limits)).await;
     let mut client = with_all_turns_taken(&server).await;
     let mut trailers = http::HeaderMap::new();
     for _ in 0..500 {
@@ -554,9 +589,7 @@ async fn while_trailers_take_all_memory_no_more_is_read() {
         stream.send_trailers(trailers.clone()).expect("sent");
         held.push((answer, stream));
     }
-    let mut pings = client.pings.take().expect("not asked yet");
-    let answered = timeout(Duration::from_secs(2), pings.ping(h2::Ping::opaque())).await;
-    assert!(answered.is_err(), "it is read while its trailers take all memory");
+    assert!(!is_read(&mut client).await, "it is read while its trailers take all memory");
     let mut other = Client::open(&server, 1 << 20).await;
     assert_eq!(other.ask_each("/health", 1).await.0, [200], "others are served");
 }
