@@ -455,10 +455,10 @@ pub(crate) enum RecordingWord {
 pub(crate) struct GuessingTable {
     /// Penalty in milliseconds of one failure. Default 5000.
     pub(crate) penalty: Option<u64>,
-    /// Sum of penalties in milliseconds at which the address is shut out: its credentials are refused
+    /// Sum of penalties in milliseconds at which the address is blocked: its credentials are refused
     /// unchecked. Default 30000.
     pub(crate) threshold: Option<u64>,
-    /// Maximum sum of penalties in milliseconds, and so the longest time for which an address is shut out.
+    /// Maximum sum of penalties in milliseconds, and so the longest time for which an address is blocked.
     /// Default 60000.
     pub(crate) max_penalty: Option<u64>,
     /// Addresses and networks (`10.0.0.0/8`) that get no penalties: proxies that bound guesses

@@ -34,7 +34,7 @@ pub(crate) struct Context {
 #[derive(Debug)]
 pub(crate) struct LogLines {
     /// Of clients that have no algorithm in common with the server.
-    pub(crate) strangers: LogBudget,
+    pub(crate) failed_negotiations: LogBudget,
     /// What is refused to users who are logged in.
     pub(crate) refusals: LogBudget<UserName>,
     /// Of users who log in.
@@ -46,7 +46,7 @@ pub(crate) struct LogLines {
 impl Default for LogLines {
     fn default() -> Self {
         Self {
-            strangers: LogBudget::default(),
+            failed_negotiations: LogBudget::default(),
             refusals: LogBudget::default(),
             logins: LogBudget::new(MAX_BEGINNINGS),
             beginnings: LogBudget::new(MAX_BEGINNINGS),

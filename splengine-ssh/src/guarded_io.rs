@@ -34,12 +34,12 @@ pub(crate) struct Traffic {
 
 impl GuardedIo {
     pub(crate) fn new(connection: Connection) -> (Self, AbortHandle, Traffic) {
-        let (knife, cut) = watch::channel(false);
+        let (abort, cut) = watch::channel(false);
         let traffic = Traffic { begun: Instant::now(), unanswered: Arc::default() };
         let cut = [cut.clone(), cut].map(|mut cut| -> Pin<Box<dyn Future<Output = ()> + Send>> {
             Box::pin(async move { drop(cut.wait_for(|is_cut| *is_cut).await) })
         });
-        (Self { connection, cut, traffic: traffic.clone() }, AbortHandle(knife), traffic)
+        (Self { connection, cut, traffic: traffic.clone() }, AbortHandle(abort), traffic)
     }
 
     fn poll_cut(&mut self, direction: usize, cx: &mut Context<'_>) -> io::Result<()> {
@@ -130,14 +130,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let (peer, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (line, knife, traffic) = GuardedIo::new(accepted.expect("accepted").0.into());
-        (peer.expect("connected"), line, knife, traffic)
+        let (line, abort, traffic) = GuardedIo::new(accepted.expect("accepted").0.into());
+        (peer.expect("connected"), line, abort, traffic)
     }
 
     #[tokio::test]
     async fn both_directions_are_cut_while_they_wait() {
         for is_dropped in [false, true] {
-            let (_peer, line, knife, _) = line().await;
+            let (_peer, line, abort, _) = line().await;
             let (mut reader, mut writer) = split(line);
             let reading = tokio::spawn(async move {
                 let first = reader.read_u8().await;
@@ -155,8 +155,8 @@ mod tests {
             assert!(timeout(Duration::from_millis(300), &mut writing).await.is_err());
             assert!(!reading.is_finished());
             match is_dropped {
-                true => drop(knife),
-                false => knife.cut(),
+                true => drop(abort),
+                false => abort.cut(),
             }
             assert_eq!(writing.await, io::ErrorKind::ConnectionAborted);
             let read = reading.await.expect("no panic");
@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_waits_until_something_is_written() {
-        let (mut peer, mut line, _knife, traffic) = line().await;
+        let (mut peer, mut line, _abort, traffic) = line().await;
         tokio::time::pause();
         advance(Duration::from_secs(5)).await;
         assert_eq!(traffic.unanswered_for(), Duration::ZERO, "it has asked nothing");

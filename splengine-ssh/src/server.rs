@@ -75,7 +75,7 @@ impl SshServer {
             let peer = connection.peer().ok()?;
             let source = peer.credential_source("ssh");
             if let Some(time) = context.engine.shut_out(&source) {
-                tracing::debug!(%peer, ?time, "a connection is refused: its address is shut out");
+                tracing::debug!(%peer, ?time, "a connection is refused: its address is blocked");
                 return None;
             }
             let (config, context) = (Arc::clone(&config), Arc::clone(&context));
@@ -143,7 +143,7 @@ impl Entering {
         let place = connection.handle();
         // It may be gone again.
         let ours = connection.local_addr()?;
-        let (line, knife, traffic) = GuardedIo::new(connection);
+        let (line, abort, traffic) = GuardedIo::new(connection);
         let login = Login::new(place.clone());
         let rechecks = context.users.rechecks();
         let attempted = Attempted {
@@ -201,7 +201,7 @@ impl Entering {
                     drop((&mut session).await);
                 };
                 let in_time = timeout(linger.min(CLOSE_TIMEOUT), telling).await;
-                knife.cut();
+                abort.cut();
                 return in_time.map_err(io::Error::from);
             }
             () = &mut closed => {}
@@ -222,7 +222,7 @@ impl Entering {
             drop((&mut session).await);
         };
         let in_time = timeout(linger, leaving).await;
-        knife.cut();
+        abort.cut();
         in_time.map_err(io::Error::from)
     }
 }
@@ -230,7 +230,7 @@ impl Entering {
 /// Says in the log why a client that has no algorithm in common with the server did not get in.
 fn failed(context: &Context, peer: Peer, error: russh::Error) -> io::Error {
     if let russh::Error::NoCommonAlgo { kind, theirs, .. } = &error
-        && let Some(unlogged) = context.lines.strangers.take(())
+        && let Some(unlogged) = context.lines.failed_negotiations.take(())
     {
         let offered: String = theirs.join(",").chars().take(MAX_OFFER_CHARS).collect();
         let set = Algorithms::set_with(theirs);

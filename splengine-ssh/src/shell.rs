@@ -159,7 +159,7 @@ async fn show(attachment: &mut Attachment, reply: &Reply) -> Result<ShellEnd, Di
                 continue;
             }
             Some(Update::Exit(status)) => return Ok(ShellEnd::Ended(status.into())),
-            Some(Update::Closed(why)) => return Ok(ShellEnd::SentAway(farewell(why))),
+            Some(Update::Closed(why)) => return Ok(ShellEnd::SentAway(closing_line(why))),
             Some(_) => continue,
             None => return Err(Disconnected),
         };
@@ -182,7 +182,7 @@ async fn tell(notice: &Notice, reply: &Reply) -> Result<(), Disconnected> {
     reply.send(Stream::Stderr, format!("\r\n{words}\r\n").into()).await
 }
 
-fn farewell(why: Closed) -> &'static str {
+fn closing_line(why: Closed) -> &'static str {
     match why {
         Closed::Expired => "the session was ended: it was idle, or too old",
         Closed::Revoked => "the right to this session was taken back",

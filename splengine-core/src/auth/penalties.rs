@@ -11,7 +11,7 @@ use crate::auth::{AddressRange, Client, Network};
 
 /// Measures against guessing credentials, as by sshd's `PerSourcePenalties`: each failed
 /// authentication costs the address that it comes from a penalty, penalties add up and run off with
-/// time, and an address over a bound is shut out until its penalty has run off.
+/// time, and an address over a bound is blocked until its penalty has run off.
 ///
 /// An IPv4 address counts alone, IPv6 addresses by their network of 64 bits, and clients of a UNIX
 /// socket by their uid. The 16,384 addresses with
@@ -36,7 +36,7 @@ pub struct GuessingPolicy {
 }
 
 impl GuessingPolicy {
-    /// The defaults: a penalty of 5 s, a shut-out from 30 s on and of 60 s at most, no exemption.
+    /// The defaults: a penalty of 5 s, a block from 30 s on and of 60 s at most, no exemption.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -49,7 +49,7 @@ impl GuessingPolicy {
 
     /// Penalty of one failed authentication, default 5 s. One that shows what has failed from the
     /// same address just before guesses nothing, and costs a fifth of it: a script with an old token
-    /// that tries once a second is never shut out. Zero switches penalties and delays off; failures
+    /// that tries once a second is never blocked. Zero switches penalties and delays off; failures
     /// are still logged and counted.
     #[must_use]
     pub fn penalty(mut self, penalty: Duration) -> Self {
@@ -57,7 +57,7 @@ impl GuessingPolicy {
         self
     }
 
-    /// Sum of penalties from which on an address is shut out, default 30 s: five failures within a
+    /// Sum of penalties from which on an address is blocked, default 30 s: five failures within a
     /// minute only delay their answers.
     #[must_use]
     pub fn threshold(mut self, threshold: Duration) -> Self {
@@ -65,7 +65,7 @@ impl GuessingPolicy {
         self
     }
 
-    /// Largest sum of penalties, and so the maximum time for which an address is shut out, at least
+    /// Largest sum of penalties, and so the maximum time for which an address is blocked, at least
     /// the [threshold](Self::threshold), default 60 s.
     #[must_use]
     pub fn max_penalty(mut self, max: Duration) -> Self {
@@ -74,7 +74,7 @@ impl GuessingPolicy {
     }
 
     /// Addresses that get no penalties, default none: reverse proxies that bound guesses
-    /// themselves, whose clients would all be shut out for what one of them does. Failures from
+    /// themselves, whose clients would all be blocked for what one of them does. Failures from
     /// there are logged and counted, and their number is not bounded.
     #[must_use]
     pub fn exempt(mut self, ranges: impl IntoIterator<Item = AddressRange>) -> Self {
@@ -94,7 +94,7 @@ impl Default for GuessingPolicy {
 pub(crate) struct Penalised {
     /// How long the answer is held back.
     pub(crate) delay: Duration,
-    /// For how long the address is shut out, if it is by this very failure.
+    /// For how long the address is blocked, if it is by this very failure.
     pub(crate) shut_out: Option<Duration>,
 }
 
@@ -122,7 +122,7 @@ impl Penalties {
         Self { policy, addresses, users, known }
     }
 
-    /// For how long whoever is at `client` is shut out yet.
+    /// For how long whoever is at `client` is blocked yet.
     pub(crate) fn shut_out(&self, client: impl Into<Client>, now: Instant) -> Option<Duration> {
         let (ends, state) = self.addresses.get(client.into().network(), now)?;
         state.is_shut_out.then(|| ends - now)
@@ -197,7 +197,7 @@ impl Penalties {
         self.known.set((user, client.into().network()), now + KNOWN_FOR, (), now);
     }
 
-    /// How many addresses have a penalty, and how many of them are shut out.
+    /// How many addresses have a penalty, and how many of them are blocked.
     pub(crate) fn counts(&mut self, now: Instant) -> (usize, usize) {
         self.addresses.expire(now);
         let all = &self.addresses.entries;
@@ -303,7 +303,7 @@ mod tests {
             let now = now + SECOND * second;
             assert_eq!(penalties.fail(script, 1, now).shut_out, None);
         }
-        // One that does not wait is shut out all the same.
+        // One that does not wait is blocked all the same.
         let mut now = now + SECOND * 1000;
         let tries = (0..).take_while(|_| {
             now += SECOND / 100;
@@ -377,7 +377,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the order of attempts: a bounded number of guesses in a time, and no shut-out is
+        /// Whatever the order of attempts: a bounded number of guesses in a time, and no block is
         /// longer than the longest.
         #[test]
         fn the_rate_of_guesses_is_bounded(pauses in prop::collection::vec(0_u64..20_000, 1..300)) {

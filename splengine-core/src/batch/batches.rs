@@ -193,7 +193,7 @@ impl Batches {
             let bytes = record.memory_bytes();
             Ok::<_, BatchError>((record, bytes))
         };
-        let size = summary.read_bytes() / 4;
+        let size = summary.parsed_bytes();
         let (mut record, bytes) = work.run(size, put_together).await?;
         self.count_on(&mut record.info);
         record.memory = RecordMemory::new(memory, bytes.min(summary.read_bytes())).await;

@@ -73,7 +73,7 @@ pub enum BatchError {
         limit: usize,
     },
     /// The engine has as many steps that are not over as it may have.
-    #[error("{limit} steps wait already, as many as this engine keeps; try again later")]
+    #[error("{limit} steps are not over, as many as this engine keeps; try again later")]
     Full {
         /// Maximum number of steps that are not over, of all callers.
         limit: usize,

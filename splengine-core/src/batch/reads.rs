@@ -67,7 +67,12 @@ impl Summary {
     pub(crate) fn read_bytes(&self) -> usize {
         let recipe = usize::try_from(self.recipe_bytes).unwrap_or(usize::MAX);
         let steps = usize::try_from(self.counts().total).unwrap_or(usize::MAX);
-        recipe.saturating_mul(4).saturating_add(steps.saturating_mul(STEP_BYTES))
+        recipe.saturating_mul(READ_COPIES).saturating_add(steps.saturating_mul(STEP_BYTES))
+    }
+
+    /// How many bytes are parsed of it, about.
+    pub(crate) fn parsed_bytes(&self) -> usize {
+        self.read_bytes() / READ_COPIES
     }
 }
 
@@ -75,7 +80,10 @@ impl Summary {
 const MAX_READ_BYTES: usize = 64 << 20;
 /// A record of no more bytes is not counted.
 const UNCOUNTED_BYTES: usize = 64 << 10;
+/// How often there is what its caller gave for the steps, at most: rows, text, what is parsed, and what is told, some of
+/// it in buffers that have grown by doubling.
+const READ_COPIES: usize = 8;
 /// About the memory of a step, beside what its caller gave for it.
-const STEP_BYTES: usize = 1 << 10;
+const STEP_BYTES: usize = 2 << 10;
 /// How long a read waits for memory.
 pub(crate) const READ_TIMEOUT: Duration = Duration::from_secs(5);

@@ -129,7 +129,7 @@ impl Batches {
         if recipe.kind != PLAN {
             return Err(BatchError::Conflict("a batch of this kind can't be run again"));
         }
-        let bytes = summary.read_bytes() / 4 + usize::try_from(summary.input_bytes).unwrap_or(0);
+        let bytes = summary.parsed_bytes() + usize::try_from(summary.input_bytes).unwrap_or(0);
         let parse = move || serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged);
         let plan: PlanData = work.run(bytes, parse).await?;
         let mut given = None;

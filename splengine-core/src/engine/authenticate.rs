@@ -10,7 +10,7 @@ use crate::engine::Engine;
 impl Engine {
     /// Returns who is behind `credentials`, as `authenticator` says, within the engine's
     /// [policy](crate::engine::EngineBuilder::guessing) against guessing: each failure is logged and
-    /// counted, its answer is held back for up to a second, and an address with many is shut out for a
+    /// counted, its answer is held back for up to a second, and an address with many is blocked for a
     /// while. A client without credentials ([`Credentials::None`]) or with a public key does not count
     /// as a failure, and is never refused because of failures. Passwords are checked as
     /// [`check_password`](Self::check_password) does.
@@ -44,7 +44,7 @@ impl Engine {
     /// # Errors
     ///
     /// [`AuthError::Unsupported`] for credentials that `authenticator` does not
-    /// [accept](Authenticator::accepts); [`AuthError::Throttled`] for an address that is shut out,
+    /// [accept](Authenticator::accepts); [`AuthError::Throttled`] for an address that is blocked,
     /// before `authenticator` is asked; else the error of `authenticator`. [`AuthError::Invalid`] for a
     /// caller that [is revoked](Caller::is_revoked).
     ///
@@ -92,7 +92,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Throttled`] for an address that is shut out, before `check` is polled; else what
+    /// [`AuthError::Throttled`] for an address that is blocked, before `check` is polled; else what
     /// `check` says. [`AuthError::Invalid`] alone counts as a failure.
     ///
     /// # Cancel safety
@@ -147,7 +147,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`AuthError::Throttled`] for an address that is shut out, or if too many attempts wait; else the
+    /// [`AuthError::Throttled`] for an address that is blocked, or if too many attempts wait; else the
     /// error of `check`.
     ///
     /// # Cancel safety
@@ -179,7 +179,7 @@ impl Engine {
         self.0.guessing.fail(source, None, None);
     }
 
-    /// Returns how long the address of `source` is still shut out: for servers that refuse connections.
+    /// Returns how long the address of `source` is still blocked: for servers that refuse connections.
     /// The refusal is counted.
     #[must_use]
     pub fn shut_out(&self, source: &CredentialSource) -> Option<Duration> {

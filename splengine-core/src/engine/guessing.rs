@@ -145,7 +145,7 @@ impl Guessing {
         if let Some(time) = penalised.shut_out
             && let Some(unlogged) = self.shut_outs.take(())
         {
-            tracing::warn!(server, address, ?time, unlogged, "an address is shut out: it guesses");
+            tracing::warn!(server, address, ?time, unlogged, "an address is blocked: it guesses");
         }
         penalised.delay
     }

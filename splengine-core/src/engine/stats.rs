@@ -54,8 +54,8 @@ pub struct EngineStats {
     pub authentications_refused: u64,
     /// Addresses with a penalty for authentications that failed.
     pub penalised_addresses: u64,
-    /// Number of them that are shut out.
-    pub shut_out_addresses: u64,
+    /// Number of them that are blocked.
+    pub blocked_addresses: u64,
     /// Counts of the connections of the engine's servers.
     pub connections: ConnectionStats,
 }
@@ -90,7 +90,7 @@ impl EngineStats {
             authentication_failures: authentications.failures,
             authentications_refused: authentications.refused,
             penalised_addresses: authentications.penalised,
-            shut_out_addresses: authentications.shut_out,
+            blocked_addresses: authentications.shut_out,
             connections,
         }
     }

@@ -1,4 +1,4 @@
-//! Admission: the queue before the executor, and the gate that draining shuts.
+//! Admission: the queue before the executor, which draining closes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,7 +55,7 @@ pub(crate) struct QueueSlot {
 }
 
 impl QueueSlot {
-    /// Waits for its turn; an error when the gate shuts before.
+    /// Waits for its turn; an error when it is closed before.
     pub(crate) async fn turn(self) -> Result<Permit, ExecuteError> {
         match self.called.await {
             Ok(()) => Ok(self.permit),
@@ -85,7 +85,7 @@ impl Admission {
         self.offer_by(user, retry_after, FairQueue::offer)
     }
 
-    /// The same, never refused but when the gate is shut: for the steps of batches, of which there
+    /// The same, never refused but when it is closed: for the steps of batches, of which there
     /// are so many only.
     pub(crate) fn offer_unbounded(
         self: &Arc<Self>,
@@ -149,7 +149,7 @@ impl Admission {
         (state.fair_queue.running(), state.fair_queue.waiting())
     }
 
-    /// Resolves when nothing runs. Only to be asked when the gate is shut.
+    /// Resolves when nothing runs. Only to be asked when it is closed.
     pub(crate) async fn idle(&self) {
         let mut idle = std::pin::pin!(self.idle.notified());
         loop {
@@ -182,7 +182,7 @@ impl Drop for Permit {
         {
             let _ = sender.send(());
         }
-        // Nobody waits for that before the gate is shut.
+        // Nobody waits for that before it is closed.
         if !state.open && state.fair_queue.running() == 0 {
             self.admission.idle.notify_waiters();
         }

@@ -43,11 +43,11 @@ pub(crate) async fn adopt_all(sessions: &Sessions) -> usize {
             states.collect::<Vec<_>>()
         });
         for (id, record, screen, files) in found.await {
-            let thread = &record.thread;
+            let point = &record.resume;
             left.push(Orphan {
                 session_id: id.clone(),
-                mark: thread.mark.clone(),
-                read: thread.offset.saturating_sub(thread.synthetic_bytes),
+                mark: point.mark.clone(),
+                read: point.offset.saturating_sub(point.synthetic_bytes),
             });
             states.push((id, record, screen, files));
         }
@@ -82,10 +82,10 @@ async fn go_on(
     let size = record.size();
     let (age, idle) = ages(&record);
     let (recorder, files) = recorder(registry, &record, files).await;
-    let thread = record.thread;
-    let offset = thread.offset + lost;
+    let point = record.resume;
+    let offset = point.offset + lost;
     let epoch = if lost == 0 {
-        thread.epoch
+        point.epoch
     } else {
         screen.extend_from_slice(AFTER_LOSS);
         random_text()
@@ -122,11 +122,11 @@ async fn go_on(
             first: None,
             recorder,
             adopted: Some(ResumeData {
-                synthetic_bytes: thread.synthetic_bytes,
+                synthetic_bytes: point.synthetic_bytes,
                 last_activity: time(record.last_activity),
                 age,
                 idle,
-                inputs: inputs(thread.inputs),
+                inputs: inputs(point.inputs),
             }),
         },
         Arc::clone(&registry.policy),
@@ -144,7 +144,7 @@ async fn recorder(
     record: &Record,
     files: SessionFiles,
 ) -> (Option<Recorder>, SessionFiles) {
-    let Some(mark) = record.thread.recording else { return (None, files) };
+    let Some(mark) = record.resume.recording else { return (None, files) };
     if registry.policy.recording == Recording::Off {
         return (None, files);
     }
@@ -183,8 +183,8 @@ fn inputs(known: Vec<KnownInput>) -> VecDeque<InputSender> {
 /// have been set anew, and would end the session.
 fn ages(record: &Record) -> (Duration, Duration) {
     let since = |then| record.saved.saturating_sub(then);
-    let age = record.thread.age.unwrap_or_else(|| since(record.created));
-    let idle = record.thread.idle.unwrap_or_else(|| since(record.last_activity));
+    let age = record.resume.age.unwrap_or_else(|| since(record.created));
+    let idle = record.resume.idle.unwrap_or_else(|| since(record.last_activity));
     (Duration::from_millis(age), Duration::from_millis(idle))
 }
 
@@ -200,16 +200,16 @@ mod tests {
         let year = 365 * 24 * 3600 * 1000;
         let mut record =
             Record { created: 50 * year, last_activity: 50 * year, ..Record::default() };
-        record.thread.age = Some(5000);
-        record.thread.idle = Some(2000);
+        record.resume.age = Some(5000);
+        record.resume.idle = Some(2000);
         let known = (Duration::from_secs(5), Duration::from_secs(2));
         for saved in [0, 50 * year, 90 * year] {
             record.saved = saved;
             assert_eq!(ages(&record), known, "{saved}");
         }
         // As an earlier version wrote it.
-        record.thread.age = None;
-        record.thread.idle = None;
+        record.resume.age = None;
+        record.resume.idle = None;
         record.saved = 0;
         assert_eq!(ages(&record), (Duration::ZERO, Duration::ZERO));
         record.saved = record.created + 3000;

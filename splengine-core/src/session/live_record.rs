@@ -62,7 +62,7 @@ impl LiveSession {
             workdir: info.workdir,
             exit,
             restored: info.restored,
-            thread: self.thread_of(offset, synthetic_bytes, recording),
+            resume: self.resume_point(offset, synthetic_bytes, recording),
         }
     }
 
@@ -76,7 +76,7 @@ impl LiveSession {
         (record, screen)
     }
 
-    fn thread_of(
+    fn resume_point(
         &self,
         offset: u64,
         synthetic_bytes: u64,

@@ -36,7 +36,7 @@ pub(crate) struct Record {
     pub(crate) exit: Option<(i32, Option<i32>)>,
     pub(crate) restored: bool,
     /// State from which the engine that adopts its program continues.
-    pub(crate) thread: ResumePoint,
+    pub(crate) resume: ResumePoint,
 }
 
 /// State of a session, for the engine that continues it.
@@ -107,7 +107,7 @@ impl Record {
 
     /// Without what is only read again from the disk, by whoever goes on with the session or loads it.
     pub(crate) fn described(self) -> Self {
-        Self { argv: Vec::new(), env: Vec::new(), thread: ResumePoint::default(), ..self }
+        Self { argv: Vec::new(), env: Vec::new(), resume: ResumePoint::default(), ..self }
     }
 
     pub(crate) fn saved_info(&self, id: SavedId) -> Option<SavedInfo> {

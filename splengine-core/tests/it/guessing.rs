@@ -67,7 +67,7 @@ async fn guesses_are_delayed_and_then_refused() {
     let stats = bench.engine.stats();
     let [("http", failures)] = stats.authentication_failures[..] else { panic!("{stats:?}") };
     assert!((6..11).contains(&failures), "{failures}");
-    assert_eq!((stats.authentications_refused, stats.shut_out_addresses), (3, 1));
+    assert_eq!((stats.authentications_refused, stats.blocked_addresses), (3, 1));
     advance(Duration::from_secs(60)).await;
     assert!(bench.show(RIGHT, &from(1)).await.is_ok(), "and not for ever");
     assert_eq!(bench.engine.stats().penalised_addresses, 0);

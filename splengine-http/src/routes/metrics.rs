@@ -88,9 +88,9 @@ impl Collector for Stats {
             stats.penalised_addresses,
         )?;
         to.gauge(
-            "shut_out_addresses",
-            "Addresses shut out since too many authentications from them failed",
-            stats.shut_out_addresses,
+            "blocked_addresses",
+            "Addresses blocked since too many authentications from them failed",
+            stats.blocked_addresses,
         )?;
         let of = &stats.connections;
         to.gauge("connections_open", "Connections of all servers open now", of.open)?;

@@ -50,7 +50,7 @@ async fn who_guesses_tokens_is_shut_out() {
     let metrics = server.get("/metrics").await;
     let failures =
         format!("splengine_authentication_failures_total{{server=\"http\"}} {guesses}\n");
-    for line in [&failures, "authentications_refused_total 2\n", "shut_out_addresses 1\n"] {
+    for line in [&failures, "authentications_refused_total 2\n", "blocked_addresses 1\n"] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }
 }

@@ -27,7 +27,7 @@ async fn who_guesses_passwords_is_shut_out() {
     assert!(late.is_err(), "whatever it would show");
     assert_eq!(before.run("echo in").await.told().0, "in\n", "who is in stays");
     let stats = server.engine.stats();
-    assert_eq!(stats.shut_out_addresses, 1);
+    assert_eq!(stats.blocked_addresses, 1);
     assert!(stats.authentications_refused > 0);
 }
 
