@@ -18,8 +18,9 @@ pub fn copies_of_shared_code(tree: &SourceTree) -> Vec<String> {
     let mut found = Vec::new();
     for module in &tree.modules {
         let file = module.file.display();
+        let with_turns: Vec<String> = module.items.iter().filter_map(has_semaphore).collect();
         for item in &module.items {
-            let mut search = Search::default();
+            let mut search = Search { with_turns: with_turns.clone(), found: Vec::new() };
             match item {
                 Item::Const(constant) => search.constant(constant),
                 Item::Struct(of) => search.fields(of),
@@ -32,8 +33,17 @@ pub fn copies_of_shared_code(tree: &SourceTree) -> Vec<String> {
     found
 }
 
-#[derive(Default)]
+/// The name of a structure with a semaphore in it.
+fn has_semaphore(item: &Item) -> Option<String> {
+    let Item::Struct(of) = item else { return None };
+    let has =
+        of.fields.iter().any(|field| field.ty.to_token_stream().to_string().contains("Semaphore"));
+    has.then(|| of.ident.to_string())
+}
+
 struct Search {
+    /// Names of structures that have a semaphore.
+    with_turns: Vec<String>,
     found: Vec<(usize, &'static str)>,
 }
 
@@ -52,7 +62,10 @@ impl Search {
             let is_map = kind.contains("HashMap<") || kind.contains("BTreeMap<");
             let of_peers = PEERS.iter().any(|key| kind.contains(&format!("Map<{key},")));
             let counts = COUNTS.iter().any(|value| kind.contains(&format!(",{value}>")));
-            if is_map && of_peers && counts {
+            // A semaphore for each of something, whatever that is.
+            let has_turns = kind.contains("Semaphore>")
+                || self.with_turns.iter().any(|name| kind.contains(&format!(",{name}>")));
+            if is_map && (has_turns || of_peers && counts) {
                 self.found.push((of.ident.span().start().line, "a count by key of its own"));
             }
         }
@@ -133,8 +146,8 @@ fn gives_number(tokens: &[TokenTree]) -> bool {
 
 /// Codes with which shells and `timeout` end that say something of a command.
 const SHELL_CODES: &[&str] = &["124", "125", "126", "127", "130", "137"];
-const PEERS: &[&str] = &["UserName", "IpAddr", "SocketAddr", "Requester"];
-const COUNTS: &[&str] = &["usize", "u32", "u64", "Semaphore", "Arc<Semaphore>"];
+const PEERS: &[&str] = &["UserName", "IpAddr", "SocketAddr", "Network"];
+const COUNTS: &[&str] = &["usize", "u32", "u64"];
 const COMPARISONS: &[&str] =
     &["eq_ignore_ascii_case", "starts_with", "strip_prefix", "split_once", "trim_start_matches"];
 const SCHEMES: &[&str] = &["\"://\"", "\"http://\"", "\"https://\""];
@@ -177,6 +190,10 @@ mod tests {
             ("const LOST: i32 = 125;", "an exit code"),
             ("struct Open { of: Mutex<HashMap<UserName, usize>> }", "a count by key"),
             ("struct Open { of: HashMap<IpAddr, Arc<Semaphore>> }", "a count by key"),
+            (
+                "struct Turn { of: Arc<Semaphore> } struct All(HashMap<Key, Turn>);",
+                "a count by key",
+            ),
         ] {
             let found = copies(source);
             assert!(found.len() == 1 && found[0].contains(what), "{source}: {found:?}");
@@ -192,7 +209,7 @@ mod tests {
             "fn f(e: ExecuteError) -> u32 { match e { ExecuteError::Split(_) => MISUSE, _ => 0 } }",
             "fn f() -> H { H::from_static(\"Bearer\") }",
             "const SIZE: usize = 127;",
-            "struct Known { of: HashMap<Hash, Entry> }",
+            "struct Entry { of: u8 } struct Known { of: HashMap<Hash, Entry> }",
             "struct Known { of: HashMap<String, usize> }",
             "fn f(l: u8) -> u64 { match l { 126 => 2, 127 => 8, _ => 0 } }",
         ] {

@@ -1,20 +1,20 @@
 //! Bounds on the calls that are worked at for one caller, and on the calls of one connection that wait.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use splengine_core::quota::{KeyedTurn, KeyedTurns};
 use splengine_core::{ErrorKind, UserName};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::error::Failure;
 
 /// Turns of callers: of each so many calls are worked at at once, over all connections. The next waits
 /// for one of them to be over.
-#[derive(Debug, Default)]
-pub(crate) struct CallTurns(Mutex<HashMap<UserName, Weak<Semaphore>>>);
+#[derive(Debug)]
+pub(crate) struct CallTurns(KeyedTurns<UserName>);
 
 /// Calls of one connection that are not at their turn, which is not known before it is known whose they are.
 /// Their messages are in memory; at the bound no further one is read.
@@ -37,9 +37,13 @@ pub(crate) struct WaitingCall {
 impl CallTurns {
     /// Waits for the turn of a call of `user`. Nothing else may be held that another call of theirs waits
     /// for while it has its turn.
-    pub(crate) async fn turn(&self, user: &UserName) -> Result<OwnedSemaphorePermit, Failure> {
-        let turn = timeout(TIMEOUT, self.of(user).acquire_owned()).await;
-        turn.ok().and_then(Result::ok).ok_or_else(|| {
+    pub(crate) async fn turn(&self, user: &UserName) -> Result<KeyedTurn<UserName>, Failure> {
+        let turn = async {
+            let mut turn = self.0.enter(user.clone()).ok()?;
+            turn.wait().await;
+            Some(turn)
+        };
+        timeout(TIMEOUT, turn).await.ok().flatten().ok_or_else(|| {
             let message = format!(
                 "{MAX_CALLS_PER_CALLER} calls of yours are being worked at, the maximum; try again in \
                  a second"
@@ -47,16 +51,12 @@ impl CallTurns {
             Failure::of_kind(ErrorKind::CallerLimit, message, Some(Duration::from_secs(1)))
         })
     }
+}
 
-    fn of(&self, user: &UserName) -> Arc<Semaphore> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = turns.get(user).and_then(Weak::upgrade) {
-            return own;
-        }
-        turns.retain(|_, own| own.strong_count() > 0);
-        let own = Arc::new(Semaphore::new(MAX_CALLS_PER_CALLER));
-        turns.insert(user.clone(), Arc::downgrade(&own));
-        own
+impl Default for CallTurns {
+    fn default() -> Self {
+        // How many wait is bounded by the connections, and by what those of each hold.
+        Self(KeyedTurns::new(MAX_CALLS_PER_CALLER))
     }
 }
 

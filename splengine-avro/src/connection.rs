@@ -21,7 +21,6 @@ use crate::call_turns::WaitingCalls;
 use crate::framing::Frames;
 use crate::handshake::Received;
 use crate::output::Unsent;
-use crate::parse_queue::Requester;
 use crate::responder::{Memory, Origin, Presented, Recognised, Responder};
 
 /// What is known of a connection before its first message.
@@ -111,11 +110,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     Received::Opened(opened) => (serial, opened),
                     Received::Unknown(mut unknown) => {
                         waiting = unknown.size();
-                        let requester = Requester::of(&source, handle.is_authenticated());
-                        let activity = handle.begin();
+                        let is_authenticated = handle.is_authenticated();
+                        let (activity, source) = (handle.begin(), source.clone());
                         learning.push(async move {
                             let _activity = activity;
-                            let parsed = responder.parse(&mut unknown, requester).await;
+                            let parsed =
+                                responder.parse(&mut unknown, &source, is_authenticated).await;
                             (serial, unknown, parsed)
                         });
                         break false;

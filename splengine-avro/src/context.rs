@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::call_turns::CallTurns;
 use crate::error::Failure;
 use crate::handshake::{Conversation, Unknown};
-use crate::parse_queue::{ParseQueue, Requester};
+use crate::parse_queue::ParseQueue;
 use crate::peer_protocols::{ClientProtocol, Clients};
 use crate::records::ErrorCode;
 
@@ -98,12 +98,13 @@ impl Context {
     pub(crate) async fn parse(
         &self,
         message: &mut Unknown,
-        requester: Requester,
+        source: &CredentialSource,
+        is_authenticated: bool,
     ) -> Result<Arc<ClientProtocol>, String> {
         let wait = self.options.handshake_timeout;
-        self.parse_queue
-            .parse(requester, message.hash, std::mem::take(&mut message.text), wait)
-            .await
+        let network = (!is_authenticated).then(|| source.network());
+        let text = std::mem::take(&mut message.text);
+        self.parse_queue.parse(network, message.hash, text, wait).await
     }
 
     /// Who asks, by what they showed.

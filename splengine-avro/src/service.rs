@@ -27,7 +27,6 @@ use crate::answer::Written;
 use crate::error::Failure;
 use crate::framing::Frames;
 use crate::handshake::Received;
-use crate::parse_queue::Requester;
 use crate::protocol;
 use crate::records::ErrorCode;
 use crate::responder::{Memory, Origin, Presented, Responder};
@@ -209,8 +208,7 @@ async fn respond(
         Ok(Received::Opened(opened)) => opened,
         Ok(Received::Unknown(mut unknown)) => {
             let is_known = shown.caller.is_some() || shown.by_head.is_some();
-            let requester = Requester::of(&source, is_known);
-            let parsed = responder.parse(&mut unknown, requester).await;
+            let parsed = responder.parse(&mut unknown, &source, is_known).await;
             conversation.learn(unknown, parsed)
         }
         Err(_) => return Err(malformed("the message must begin with a handshake")),

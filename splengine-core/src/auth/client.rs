@@ -13,13 +13,17 @@ pub(crate) enum Client {
     Unix(UnixPeer),
 }
 
-/// Clients that count as one where others can't tell them apart: of IPv6 those of the first 64 bits,
-/// which the owner of an address has to themselves at the least; of a UNIX socket those of one user.
+/// Clients that count as one where others can't tell them apart, for bounds by client: of IPv6 those of the first
+/// 64 bits, which the owner of an address has to themselves at the least; of a UNIX socket those of one user. Returned
+/// by [`CredentialSource::network`](crate::auth::CredentialSource::network).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Network {
-    /// All that have no known address.
+#[non_exhaustive]
+pub enum Network {
+    /// All clients that have no known address.
     Unknown,
+    /// An address of IPv4, or the first address of a network of IPv6.
     Ip(IpAddr),
+    /// User id of processes that connect through a UNIX socket.
     Uid(u32),
 }
 

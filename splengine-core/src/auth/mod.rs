@@ -32,7 +32,8 @@ pub use authenticator::{
 };
 pub use authorization::AuthorizationError;
 pub use caller::{Caller, Guest};
-pub(crate) use client::{Client, Network};
+pub(crate) use client::Client;
+pub use client::Network;
 pub use penalties::GuessingPolicy;
 pub(crate) use penalties::Penalties;
 pub use revocation::Revocation;

@@ -3,15 +3,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::auth::{Client, Secret, UnixPeer};
+use crate::auth::{Client, Network, Secret, UnixPeer};
 
 /// Origin of credentials: what [`Engine::authenticate`](crate::Engine::authenticate) counts
 /// and logs failures by. A server makes one for each connection, and puts it into the extensions of
 /// each request of HTTP. An application that nests one of our services behind a listener of its own does
 /// so itself.
 ///
-/// A connection on which some credentials were valid may continue with these while its address is shut
-/// out because of others. Clones belong to the same connection.
+/// A connection on which some credentials were valid may continue with these while its address is
+/// blocked because of others. Clones belong to the same connection.
 ///
 /// ```
 /// use splengine_core::auth::CredentialSource;
@@ -75,6 +75,12 @@ impl CredentialSource {
             Client::Unix(peer) => Some(peer),
             _ => None,
         }
+    }
+
+    /// Clients that count as one with this one, for bounds by client.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.client.network()
     }
 
     pub(crate) fn client(&self) -> Client {

@@ -1,0 +1,222 @@
+//! Turns of callers, addresses or the like.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bound on how many things are worked at at once for each key, such as a caller or an address: the next one waits
+/// for its turn. How many there may be, of a key and in all, can be bounded, too. Cheap to clone: clones share one
+/// bound.
+///
+/// ```
+/// use std::time::Duration;
+/// use splengine_core::quota::{KeyedTurns, KeyedTurnsError};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // One at a time of each key, of which one more may wait.
+/// let turns = KeyedTurns::bounded(1, 2, 100);
+/// let (mut first, mut second) = (turns.enter("alice")?, turns.enter("alice")?);
+/// first.wait().await;
+/// assert!(tokio::time::timeout(Duration::from_millis(10), second.wait()).await.is_err());
+/// assert_eq!(turns.enter("alice").err(), Some(KeyedTurnsError::OfKey { limit: 2 }));
+/// turns.enter("bob")?.wait().await;
+/// drop(first);
+/// second.wait().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct KeyedTurns<K>(Arc<Shared<K>>);
+
+/// Place among the turns of a key, given back when this is dropped. Made by [`KeyedTurns::enter`].
+#[derive(Debug)]
+pub struct KeyedTurn<K: Eq + Hash> {
+    /// Given back before it is no longer counted.
+    permit: Option<OwnedSemaphorePermit>,
+    turns: Arc<Semaphore>,
+    counted: Counted<K>,
+}
+
+/// Reason for which something can't even wait for its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyedTurnsError {
+    /// There are as many of the key as there may be.
+    #[error("{limit} of the same key wait already, the maximum")]
+    OfKey {
+        /// Maximum number of one key.
+        limit: usize,
+    },
+    /// There are as many of all keys as there may be.
+    #[error("{limit} wait already, the maximum")]
+    Full {
+        /// Maximum number of all keys.
+        limit: usize,
+    },
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    at_once: usize,
+    max_per_key: usize,
+    max: usize,
+    present: Mutex<Present<K>>,
+}
+
+#[derive(Debug)]
+struct Present<K> {
+    keys: HashMap<K, Key>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Key {
+    turns: Arc<Semaphore>,
+    count: usize,
+}
+
+/// One that is counted until this is dropped.
+#[derive(Debug)]
+struct Counted<K: Eq + Hash> {
+    shared: Arc<Shared<K>>,
+    key: K,
+}
+
+impl<K: Eq + Hash + Clone> KeyedTurns<K> {
+    /// Makes a bound of `at_once` for each key, at least 1, where any number may wait.
+    #[must_use]
+    pub fn new(at_once: usize) -> Self {
+        Self::bounded(at_once, usize::MAX, usize::MAX)
+    }
+
+    /// Makes a bound of `at_once` for each key, at least 1; `max_per_key` of each key, and `max` of all keys, may be
+    /// there, those at their turn included.
+    #[must_use]
+    pub fn bounded(at_once: usize, max_per_key: usize, max: usize) -> Self {
+        let at_once = at_once.clamp(1, Semaphore::MAX_PERMITS);
+        let present = Mutex::new(Present { keys: HashMap::new(), count: 0 });
+        Self(Arc::new(Shared { at_once, max_per_key, max, present }))
+    }
+
+    /// Counts one more of `key`, which may then [wait](KeyedTurn::wait) for its turn.
+    ///
+    /// # Errors
+    ///
+    /// When there are too many already.
+    pub fn enter(&self, key: K) -> Result<KeyedTurn<K>, KeyedTurnsError> {
+        let shared = &self.0;
+        let mut present = shared.present();
+        if present.count >= shared.max {
+            return Err(KeyedTurnsError::Full { limit: shared.max });
+        }
+        let of_key = present.keys.get(&key).map_or(0, |known| known.count);
+        if of_key >= shared.max_per_key {
+            return Err(KeyedTurnsError::OfKey { limit: shared.max_per_key });
+        }
+        let new = || Key { turns: Arc::new(Semaphore::new(shared.at_once)), count: 0 };
+        let known = present.keys.entry(key.clone()).or_insert_with(new);
+        known.count += 1;
+        let turns = Arc::clone(&known.turns);
+        present.count += 1;
+        let counted = Counted { shared: Arc::clone(shared), key };
+        Ok(KeyedTurn { permit: None, turns, counted })
+    }
+
+    /// Returns how many wait or have their turn, of all keys.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.present().count
+    }
+}
+
+impl<K> Clone for KeyedTurns<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Eq + Hash> KeyedTurn<K> {
+    /// Returns the key.
+    #[must_use]
+    pub fn key(&self) -> &K {
+        &self.counted.key
+    }
+
+    /// Waits for the turn, which is kept until this is dropped; the turns of a key come in the order in which they
+    /// are waited for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the place in that order.
+    pub async fn wait(&mut self) {
+        if self.permit.is_none() {
+            // It is never closed.
+            self.permit = Arc::clone(&self.turns).acquire_owned().await.ok();
+        }
+    }
+}
+
+impl<K> Shared<K> {
+    fn present(&self) -> MutexGuard<'_, Present<K>> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash> Drop for Counted<K> {
+    fn drop(&mut self) {
+        let mut present = self.shared.present();
+        present.count -= 1;
+        if let Some(known) = present.keys.get_mut(&self.key) {
+            known.count -= 1;
+            if known.count == 0 {
+                present.keys.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_key_has_turns_of_its_own() {
+        let turns = KeyedTurns::new(2);
+        let mut alices: Vec<_> = (0..3).map(|_| turns.enter(1).expect("unbounded")).collect();
+        alices[0].wait().await;
+        alices[1].wait().await;
+        // It has its turn still.
+        alices[1].wait().await;
+        let third = timeout(Duration::from_secs(9), alices[2].wait()).await;
+        assert!(third.is_err(), "two are at their turn");
+        let mut bobs = turns.enter(2).expect("unbounded");
+        bobs.wait().await;
+        assert_eq!((turns.count(), *bobs.key()), (4, 2));
+        drop(alices.remove(0));
+        alices[1].wait().await;
+        drop((alices, bobs));
+        assert_eq!(turns.count(), 0);
+        assert!(turns.0.present().keys.is_empty(), "no key is kept");
+    }
+
+    #[tokio::test]
+    async fn only_so_many_may_be_there() {
+        let turns = KeyedTurns::bounded(1, 2, 3);
+        let of_one = [turns.enter(1).expect("free"), turns.enter(1).expect("free")];
+        assert_eq!(turns.enter(1).err(), Some(KeyedTurnsError::OfKey { limit: 2 }));
+        let of_two = turns.enter(2).expect("free");
+        assert_eq!(turns.enter(3).err(), Some(KeyedTurnsError::Full { limit: 3 }));
+        drop(of_one);
+        // What was refused counts nowhere.
+        assert_eq!(turns.count(), 1);
+        turns.enter(1).expect("free").wait().await;
+        drop(of_two);
+    }
+}
