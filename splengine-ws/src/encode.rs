@@ -347,6 +347,56 @@ const MAX_JSON_BYTES: usize = 6;
 mod tests {
     use super::*;
 
+    /// Tells all of an update's data, and gives the frames.
+    fn tell(speech: &mut Encoder, update: Update) -> Vec<Message> {
+        let mut pieces = speech.update(update, &mut Vec::new()).expect("it has data");
+        let memory = pieces.memory();
+        let data = if pieces.are_screen() { 0 } else { pieces.data.len() };
+        let frames: Vec<_> = std::iter::from_fn(|| speech.piece(&mut pieces)).collect();
+        let largest = frames.iter().map(Message::len).max().unwrap_or_default();
+        // A frame has a few words beside its piece.
+        assert!(data + 2 * largest <= memory + 100, "{largest} of {memory}");
+        assert!(largest <= 25 << 10, "{largest}");
+        frames
+    }
+
+    #[test]
+    fn large_output_is_told_in_pieces() {
+        // Each takes six bytes in JSON, but for the characters among them that are cut.
+        let data = Bytes::from("\u{1}".repeat(20_000) + &"€".repeat(20_000));
+        let mut plain = Encoder::Plain(PlainEncoder::default());
+        let mut told = String::new();
+        for frame in tell(&mut plain, Update::Output { offset: 7, data: data.clone() }) {
+            let frame: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
+            told += frame["data"].as_str().expect("text");
+        }
+        assert_eq!(told.as_bytes(), data);
+        let mut next = 7;
+        let mut told = Vec::new();
+        for frame in tell(&mut Encoder::V1, Update::Output { offset: 7, data: data.clone() }) {
+            let frame = frame.into_data();
+            assert_eq!(frame[1..9], u64::to_be_bytes(next));
+            next += frame.len() as u64 - 9;
+            told.extend_from_slice(&frame[9..]);
+        }
+        assert_eq!((next, &told[..]), (7 + data.len() as u64, &data[..]));
+    }
+
+    #[test]
+    fn a_large_screen_is_told_in_pieces() {
+        let size = Size::new(80, 24).expect("a size");
+        let data = Bytes::from("\u{1b}[m".repeat(20_000));
+        let screen = || Update::Snapshot { offset: 7, size, data: data.clone() };
+        let mut plain = Encoder::Plain(PlainEncoder::default());
+        let frames = tell(&mut plain, screen());
+        assert!(frames.len() > 10, "{}", frames.len());
+        let frames = tell(&mut Encoder::V1, screen());
+        let message: usize = frames.iter().map(Message::len).sum();
+        assert!(message >= data.len() && frames.len() > 3, "{message} in {}", frames.len());
+        let small = Update::Snapshot { offset: 7, size, data: Bytes::new() };
+        assert_eq!(tell(&mut Encoder::V1, small).len(), 1, "the head at least");
+    }
+
     #[test]
     fn every_kind_of_refusal_has_a_close_code() {
         for &kind in ErrorKind::ALL {

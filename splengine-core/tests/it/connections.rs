@@ -549,3 +549,57 @@ async fn no_more_is_read_than_there_is_memory_for_of_trailers() {
     all.expect("they are over, with their trailers");
     drop(sending.await.expect("no panic"));
 }
+
+/// A library keeps the memory of as many streams as a connection had at once.
+#[tokio::test]
+async fn streams_of_unauthenticated_clients_are_read_while_there_is_memory_for_them() {
+    const REQUESTS: usize = 60;
+    // 64 KiB of it are for all unauthenticated connections.
+    let limits = ConnectionLimits::new().max_head_bytes(256 << 10);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+    let addr = listener.local_addr().expect("bound");
+    let (read, known) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (counted, awaited) = (Arc::clone(&read), Arc::clone(&known));
+    let serve = move |connection: Connection, _| {
+        let (read, known) = (Arc::clone(&counted), Arc::clone(&awaited));
+        Some(async move {
+            let handle = connection.handle();
+            let mut connection = HttpStream::new(connection, handle.clone());
+            let alice = Caller::new("alice").expect("a user name");
+            let (mut requests, mut buffer) = (Vec::new(), [0; 19]);
+            connection.read_exact(&mut buffer).await?;
+            connection.read_exact(&mut buffer[..PREFACE.len() - 19]).await?;
+            loop {
+                tokio::select! {
+                    one = connection.read_exact(&mut buffer) => {
+                        one?;
+                        requests.push(handle.begin());
+                        read.fetch_add(1, Relaxed);
+                    }
+                    () = known.notified() => handle.set_authenticated(&alice),
+                }
+            }
+        })
+    };
+    let serving =
+        serve_connections(listener, limits, Duration::ZERO, std::future::pending(), serve);
+    tokio::spawn(serving);
+    let mut client = TcpStream::connect(addr).await.expect("connects");
+    let mut sent = PREFACE.to_vec();
+    for stream in (1..).step_by(2).take(REQUESTS) {
+        sent.extend([0, 0, 10, 1, 5, 0, 0, 0, stream]);
+        sent.extend([0x82; 10]);
+    }
+    client.write_all(&sent).await.expect("sent");
+    let until = async |requests| {
+        while read.load(Relaxed) < requests {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, until(16)).await.expect("some need none");
+    sleep(SHORT).await;
+    let begun = read.load(Relaxed);
+    assert!(begun <= 16 + 64 * 1024 / 2560, "{begun} requests are read");
+    known.notify_one();
+    timeout(PATIENCE, until(REQUESTS)).await.expect("a known client's are read");
+}
