@@ -331,7 +331,7 @@ impl NewConnection {
                     let refusal = lacks_memory(&error, connection.is_authenticated());
                     return Ok(refusal.map(|body| body.of(activity)));
                 }
-                let answered = service.call(request).await?;
+                let answered = activity.start(async { service.call(request).await }).await?;
                 activity.release_head();
                 Ok::<_, Infallible>(answered.map(|body| body.of(activity)))
             }
@@ -403,16 +403,15 @@ impl http_body::Body for ReceivedBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(unread) = &mut self.unread {
-            unread.note(match &polled {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    Poll::Ready(Some(frame.data_ref().map_or(0, Bytes::len)))
-                }
-                Poll::Ready(_) => Poll::Ready(None),
-            });
-        }
+        let Self { body, unread, .. } = &mut *self;
+        let polled = match unread {
+            None => Pin::new(body).poll_frame(cx),
+            Some(unread) => unread.poll(
+                cx,
+                |cx| Pin::new(body).poll_frame(cx),
+                |frame| frame.as_ref().map_or(0, |frame| frame.data_ref().map_or(0, Bytes::len)),
+            ),
+        };
         polled
     }
 

@@ -269,7 +269,7 @@ async fn run<S, B>(
                     let text = |text| if is_told { text } else { Bytes::new() };
                     return Ok(refusal.map(|whole| Tracked::whole(text(whole), activity)));
                 }
-                let response = service.call(request).await?;
+                let response = activity.start(async { service.call(request).await }).await?;
                 activity.release_head();
                 let mut response = response.map(|body| Tracked::new(body, activity, is_stream));
                 drop(announced);
@@ -357,16 +357,15 @@ impl http_body::Body for Whole {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Some(unread) = &mut self.unread {
-            unread.note(match &polled {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Some(Ok(frame))) => {
-                    Poll::Ready(Some(frame.data_ref().map_or(0, Bytes::len)))
-                }
-                Poll::Ready(_) => Poll::Ready(None),
-            });
-        }
+        let Self { body, unread, .. } = &mut *self;
+        let polled = match unread {
+            None => Pin::new(body).poll_frame(cx),
+            Some(unread) => unread.poll(
+                cx,
+                |cx| Pin::new(body).poll_frame(cx),
+                |frame| frame.as_ref().map_or(0, |frame| frame.data_ref().map_or(0, Bytes::len)),
+            ),
+        };
         match ready!(polled) {
             None if self.is_stream && !self.body.is_end_stream() => {
                 let broken = io::Error::from(io::ErrorKind::UnexpectedEof);

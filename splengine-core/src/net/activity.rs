@@ -1,5 +1,6 @@
 //! Requests that are worked at on a connection, until their answers were written.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -9,7 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
 use crate::net::state::ConnectionState;
-use crate::quota::MemoryError;
+use crate::quota::{KeyedTurn, MemoryError};
+use crate::user_name::UserName;
 
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
@@ -68,6 +70,33 @@ impl Activity {
         Ok(())
     }
 
+    /// Does `work`, by which the request is answered. On a connection of HTTP/2 it begins in the turn of the caller
+    /// who was authenticated there first, up to where it waits for something: of each caller 32 requests begin at
+    /// once on all connections of a server, so that thousands do not keep others waiting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops `work`.
+    pub async fn start<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut turn = self.start_turn();
+        if let Some(turn) = &mut turn {
+            turn.wait().await;
+        }
+        let mut work = pin!(work);
+        std::future::poll_fn(|cx| {
+            let polled = work.as_mut().poll(cx);
+            turn = None;
+            polled
+        })
+        .await
+    }
+
+    fn start_turn(&self) -> Option<KeyedTurn<UserName>> {
+        let ConnectionState { is_multiplexed, user, place, .. } = &*self.state;
+        let user = user.get().filter(|_| is_multiplexed.load(Relaxed))?;
+        place.as_ref()?.starts().enter(user.clone()).ok()
+    }
+
     /// Notes that the request's head is dropped, or about to be.
     pub fn release_head(&mut self) {
         let head = std::mem::take(&mut self.head_bytes);
@@ -80,8 +109,8 @@ impl Activity {
     /// are read. What all such bodies of a connection may hold, and what was read of the connection beside, is
     /// counted among the memory of [heads](crate::net::ConnectionLimits::max_head_bytes) where it is over
     /// [128 KiB](crate::net::HttpBounds::MAX_UNREAD_BYTES), and over 16 KiB on an unauthenticated connection; so
-    /// are trailers of requests that are not over, 128 bytes for each byte of them. While there is no memory for
-    /// it, no more is read of the connection. What is read is told by [`HttpStream`](crate::net::HttpStream).
+    /// are trailers of requests that are not over, 128 bytes for each byte of them, and the buffers that compressed
+    /// headers refer to. While there is no memory for it, no more is read of the connection. What is read is told by [`HttpStream`](crate::net::HttpStream).
     pub fn body(&self) -> UnreadBody {
         UnreadBody::begin(Arc::clone(&self.state))
     }
@@ -109,7 +138,7 @@ impl Drop for Activity {
         let ConnectionState { answers, progress, place, .. } = &*self.state;
         answers.lock().remove(&self.number);
         if self.state.is_multiplexed.load(Relaxed) {
-            self.state.count_unread();
+            self.state.count_held();
         }
         progress.active.send_modify(|count| *count -= 1);
         if let Some(place) = place {
@@ -149,15 +178,15 @@ mod tests {
     use std::time::Duration;
 
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::time::timeout;
 
     use super::*;
     use crate::auth::Network;
     use crate::net::ConnectionLimits;
     use crate::net::stream::Stream;
-    use crate::net::table::{Progress, Table};
+    use crate::net::table::{MAX_STARTS, Progress, Table};
 
-    #[tokio::test]
-    async fn a_request_has_one_head() {
+    async fn connection() -> Arc<ConnectionState> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("connected");
@@ -166,9 +195,41 @@ mod tests {
         let (progress, network) = (Progress::new(), Network::Ip(Ipv4Addr::LOCALHOST.into()));
         let place = table.enter(&stream, &progress, network, Duration::ZERO);
         let state = ConnectionState::new(progress, Some(place.expect("there is a place")));
-        let mut activity = Activity::begin(Arc::new(state));
+        Arc::new(state)
+    }
+
+    #[tokio::test]
+    async fn a_request_has_one_head() {
+        let mut activity = Activity::begin(connection().await);
         for _ in 0..10 {
             activity.turn(8 << 10).await.expect("there is memory for two");
         }
+    }
+
+    #[tokio::test]
+    async fn of_a_caller_so_many_requests_begin_at_once() {
+        let state = connection().await;
+        state.is_multiplexed.store(true, Relaxed);
+        let alice: UserName = "alice".parse().expect("a user name");
+        state.user.set(alice.clone()).expect("not set");
+        let starts = state.place.as_ref().expect("it has one").starts();
+        let mut busy = Vec::new();
+        for _ in 0..MAX_STARTS {
+            let mut turn = starts.enter(alice.clone()).expect("unbounded");
+            turn.wait().await;
+            busy.push(turn);
+        }
+        let activity = Activity::begin(Arc::clone(&state));
+        let answer = std::pin::pin!(activity.start(async { 7 }));
+        let mut answer = answer;
+        assert!(timeout(Duration::from_millis(50), &mut answer).await.is_err());
+        busy.pop();
+        assert_eq!(answer.await, 7);
+        // Where it waits for something, the next begins.
+        let waiting = activity.start(std::future::pending::<()>());
+        assert!(timeout(Duration::from_millis(50), waiting).await.is_err());
+        let mut pending = std::pin::pin!(activity.start(std::future::pending::<()>()));
+        assert!(timeout(Duration::from_millis(50), &mut pending).await.is_err());
+        assert_eq!(activity.start(async { 8 }).await, 8);
     }
 }

@@ -19,11 +19,20 @@ pub(crate) struct Answers {
     begun: Instant,
     next: AtomicU64,
     open: Mutex<BTreeMap<u64, Arc<Answer>>>,
-    /// How many bytes of trailers have come on the connection.
-    trailers: AtomicU64,
+    arriving: Mutex<Arriving>,
     most: AtomicUsize,
     /// For requests of an unauthenticated connection; closed when it is authenticated.
     pub(super) turns: Arc<Semaphore>,
+}
+
+/// What has come on the connection since no request was open.
+#[derive(Debug)]
+struct Arriving {
+    /// How many requests have come that are not begun. Those that the library refuses never are.
+    requests: usize,
+    /// How much memory trailers take.
+    trailers: usize,
+    last: Instant,
 }
 
 /// How far the client has taken an answer.
@@ -35,8 +44,6 @@ pub(super) struct Answer {
     pub(super) unwritten: AtomicUsize,
     /// When the client last took some of it, in milliseconds since `Answers::begun`.
     pub(super) moved: AtomicU64,
-    /// How many bytes of trailers had come when it was begun.
-    trailers_before: u64,
 }
 
 impl Answers {
@@ -46,7 +53,7 @@ impl Answers {
             begun: Instant::now(),
             next: AtomicU64::new(0),
             open: Mutex::default(),
-            trailers: AtomicU64::new(0),
+            arriving: Mutex::new(Arriving::new()),
             most: AtomicUsize::new(0),
             turns: Arc::new(turns),
         }
@@ -58,12 +65,14 @@ impl Answers {
     }
 
     pub(super) fn begin(&self) -> (u64, Arc<Answer>) {
+        let mut arriving = self.arriving();
+        arriving.requests = arriving.requests.saturating_sub(1);
+        drop(arriving);
         let number = self.next.fetch_add(1, Relaxed);
         let answer = Arc::new(Answer {
             is_ready: AtomicBool::new(false),
             unwritten: AtomicUsize::new(0),
             moved: AtomicU64::new(0),
-            trailers_before: self.trailers.load(Relaxed),
         });
         self.lock().insert(number, Arc::clone(&answer));
         (number, answer)
@@ -71,11 +80,22 @@ impl Answers {
 
     /// Counts requests that are to begin, and trailers that have come.
     pub(super) fn count(&self, arrived: Arrived) {
-        self.trailers.fetch_add(arrived.trailers as u64, Relaxed);
-        if arrived.requests > 0 {
-            let open = self.lock().len();
-            self.most.fetch_max(open.saturating_add(arrived.requests), Relaxed);
+        if arrived.requests == 0 && arrived.trailers == 0 {
+            return;
         }
+        let open = self.lock().len();
+        let mut arriving = self.arriving();
+        arriving.begin_anew(open);
+        arriving.requests = arriving.requests.saturating_add(arrived.requests);
+        arriving.trailers = arriving.trailers.saturating_add(arrived.trailers);
+        arriving.last = Instant::now();
+        self.most.fetch_max(open.saturating_add(arriving.requests), Relaxed);
+    }
+
+    /// How many requests are open, or have come and are not begun yet.
+    pub(super) fn coming(&self) -> usize {
+        let open = self.lock().len();
+        open.saturating_add(self.arriving().requests)
     }
 
     /// The largest number of requests that were open at once.
@@ -83,13 +103,17 @@ impl Answers {
         self.most.load(Relaxed)
     }
 
-    /// How many bytes of trailers the library may hold, which it does until the answer was written, if one
-    /// request has at most `max` of them.
+    /// How much memory trailers may take, which they do until the answer was written, if those of one request take
+    /// `max` at most.
     pub(super) fn held_trailers(&self, max: usize) -> usize {
-        let open = self.lock();
-        let oldest = open.first_key_value().map(|(_, answer)| answer.trailers_before);
-        let held = oldest.map_or(0, |oldest| self.trailers.load(Relaxed).saturating_sub(oldest));
-        usize::try_from(held).unwrap_or(usize::MAX).min(open.len().saturating_mul(max))
+        let open = self.lock().len();
+        let mut arriving = self.arriving();
+        arriving.begin_anew(open);
+        arriving.trailers.min(open.saturating_add(arriving.requests).saturating_mul(max))
+    }
+
+    fn arriving(&self) -> MutexGuard<'_, Arriving> {
+        self.arriving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Resolves when an answer waits for the client for the time that `timeout` returns then,
@@ -128,6 +152,19 @@ impl Answers {
     }
 }
 
+impl Arriving {
+    fn new() -> Self {
+        Self { requests: 0, trailers: 0, last: Instant::now() }
+    }
+
+    /// Forgets all of it where nothing is `open` and nothing comes any more.
+    fn begin_anew(&mut self, open: usize) {
+        if open == 0 && (self.requests == 0 || self.last.elapsed() >= ALL_HAVE_BEGUN) {
+            *self = Self::new();
+        }
+    }
+}
+
 impl Answer {
     fn waits_since(&self) -> Option<u64> {
         // What is seen to wait has the time at which it began to.
@@ -136,6 +173,8 @@ impl Answer {
     }
 }
 
+/// The library has refused what was not begun by then.
+const ALL_HAVE_BEGUN: Duration = Duration::from_secs(1);
 /// In the time for which an answer may wait, so many looks are taken whether one does.
 const LOOKS: u32 = 4;
 /// A timeout of zero must not keep a processor busy.

@@ -214,6 +214,8 @@ impl ConnectionHandle {
         if self.0.is_authenticated.swap(true, Relaxed) {
             return;
         }
+        // It is set once.
+        let _ = self.0.user.set(caller.accounted_user().clone());
         self.0.heads.set_authenticated(caller.accounted_user());
         self.0.answers.set_authenticated();
         if let Some(place) = &self.0.place {

@@ -1,13 +1,20 @@
-//! What of the bytes that a client of HTTP/2 sends are headers that its library keeps decoded.
+//! What of the bytes that a client of HTTP/2 sends its library keeps, and how.
 
-/// Finds the blocks of headers among the frames that a client of HTTP/2 sends (RFC 9113, sections 3.4, 4.1, 6.2
-/// and 6.10). It decodes none of them, and takes whatever bytes come.
+use std::collections::VecDeque;
+
+use crate::net::hpack::HpackWalk;
+
+/// Follows the frames that a client of HTTP/2 sends (RFC 9113, sections 3.4, 4.1, 6.1, 6.2 and 6.10), as far as it
+/// takes to know what of them the library may keep. It decodes none of them, and takes whatever bytes come.
 #[derive(Debug)]
 pub(crate) struct Http2Frames {
     at: Position,
+    /// How many bytes have come.
+    count: u64,
     /// The request that was begun last: what comes later of it, or of one before it, are trailers.
     last_stream: u32,
     block: Block,
+    table: Table,
 }
 
 /// What some bytes of a client were.
@@ -15,16 +22,28 @@ pub(crate) struct Http2Frames {
 pub(crate) struct Arrived {
     /// How many requests they began.
     pub(crate) requests: usize,
-    /// How many bytes of trailers were among them.
+    /// How much memory trailers among them take.
     pub(crate) trailers: usize,
+    /// How many frames of bodies they began, but for empty ones.
+    pub(crate) data_frames: usize,
 }
 
 /// A block of headers, which may be in several frames.
 #[derive(Debug, Default)]
 struct Block {
     are_trailers: bool,
-    /// How many bytes of it have come.
+    /// How much memory it takes as far as it has come.
+    memory: usize,
+    walk: HpackWalk,
+}
+
+/// What the dynamic table of HPACK may hold of what was read: an entry keeps the buffer that it was cut out of.
+#[derive(Debug, Default)]
+struct Table {
+    /// What there was before each entry and after the one before it.
+    gaps: VecDeque<u16>,
     bytes: usize,
+    last: u64,
 }
 
 #[derive(Debug)]
@@ -47,14 +66,27 @@ enum Position {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Payload {
-    Headers { are_last: bool },
+    Headers {
+        are_last: bool,
+        /// The first byte is how many there are at the end that mean nothing.
+        is_padded: bool,
+        /// So many bytes come before the headers.
+        before: usize,
+        /// So many bytes come after them.
+        after: usize,
+    },
     Other,
 }
 
 impl Http2Frames {
     pub(crate) fn new() -> Self {
-        let block = Block::default();
-        Self { at: Position::Preface { seen: 0 }, last_stream: 0, block }
+        Self {
+            at: Position::Preface { seen: 0 },
+            count: 0,
+            last_stream: 0,
+            block: Block::default(),
+            table: Table::default(),
+        }
     }
 
     /// Whether the client has begun as one of HTTP/2 does.
@@ -62,95 +94,193 @@ impl Http2Frames {
         matches!(self.at, Position::Header { .. } | Position::Payload { .. })
     }
 
-    /// How many bytes have come of the head of a request that is not at its end.
+    /// How much memory the head of a request takes that has not come to its end.
     pub(crate) fn unfinished_head(&self) -> usize {
-        if self.block.are_trailers { 0 } else { self.block.bytes }
+        if self.block.are_trailers { 0 } else { self.block.memory }
     }
 
-    /// Goes on by what has come next.
-    pub(crate) fn advance(&mut self, mut bytes: &[u8]) -> Arrived {
+    /// How many bytes the dynamic table of HPACK may hold, at most.
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.table.bytes
+    }
+
+    /// Goes on by what has come next, but no further than up to the header of the frame that would begin one request
+    /// more than `max_requests`, header included. Returns how far it went.
+    pub(crate) fn advance(&mut self, bytes: &[u8], max_requests: usize) -> (usize, Arrived) {
         let mut arrived = Arrived::default();
-        while !bytes.is_empty() {
-            match &mut self.at {
-                Position::Other => break,
-                Position::Preface { seen } => {
-                    let taken = bytes.len().min(PREFACE.len() - *seen);
-                    let is_expected = PREFACE[*seen..].starts_with(&bytes[..taken]);
-                    *seen += taken;
-                    bytes = &bytes[taken..];
-                    if !is_expected {
-                        self.at = Position::Other;
-                    } else if *seen == PREFACE.len() {
-                        self.at = NEXT_HEADER;
+        let mut rest = bytes;
+        while !rest.is_empty() && !matches!(self.at, Position::Other) {
+            if let Position::Header { header, seen: HEADER_BYTES } = self.at {
+                if self.is_request(header) && arrived.requests >= max_requests {
+                    break;
+                }
+                self.begin(header, &mut arrived);
+                continue;
+            }
+            let taken = self.step(rest, &mut arrived);
+            self.count += taken as u64;
+            rest = &rest[taken..];
+        }
+        match self.at {
+            Position::Other => rest = &[],
+            // One that has no payload.
+            Position::Header { header, seen: HEADER_BYTES }
+                if !self.is_request(header) || arrived.requests < max_requests =>
+            {
+                self.begin(header, &mut arrived);
+            }
+            _ => {}
+        }
+        (bytes.len() - rest.len(), arrived)
+    }
+
+    /// Takes some of `bytes`, and returns how many.
+    fn step(&mut self, bytes: &[u8], arrived: &mut Arrived) -> usize {
+        match &mut self.at {
+            Position::Other => bytes.len(),
+            Position::Preface { seen } => {
+                let taken = bytes.len().min(PREFACE.len() - *seen);
+                let is_expected = PREFACE[*seen..].starts_with(&bytes[..taken]);
+                *seen += taken;
+                if !is_expected {
+                    self.at = Position::Other;
+                } else if *seen == PREFACE.len() {
+                    self.at = NEXT_HEADER;
+                }
+                taken
+            }
+            Position::Header { header, seen } => {
+                let taken = bytes.len().min(HEADER_BYTES - *seen);
+                header[*seen..*seen + taken].copy_from_slice(&bytes[..taken]);
+                *seen += taken;
+                taken
+            }
+            Position::Payload { left, kind: Payload::Other } => {
+                let taken = bytes.len().min(*left);
+                *left -= taken;
+                if *left == 0 {
+                    self.at = NEXT_HEADER;
+                }
+                taken
+            }
+            Position::Payload {
+                left,
+                kind: Payload::Headers { are_last, is_padded, before, after },
+            } => {
+                if *is_padded {
+                    (*is_padded, *after) = (false, usize::from(bytes[0]));
+                }
+                let (are_last, after) = (*are_last, *after);
+                let taken;
+                if *before > 0 {
+                    taken = bytes.len().min(*before).min(*left);
+                    *before -= taken;
+                } else {
+                    let headers = left.saturating_sub(after);
+                    taken = bytes.len().min(if headers > 0 { headers } else { *left });
+                    if headers > 0 {
+                        let found = self.block.walk.advance(&bytes[..taken]);
+                        self.table.insert(found.inserted, self.count + taken as u64);
+                        let memory = 2 * taken + FIELD_BYTES * found.count;
+                        self.block.memory = self.block.memory.saturating_add(memory);
+                        arrived.trailers += if self.block.are_trailers { memory } else { 0 };
                     }
                 }
-                Position::Header { header, seen } => {
-                    let taken = bytes.len().min(HEADER_BYTES - *seen);
-                    header[*seen..*seen + taken].copy_from_slice(&bytes[..taken]);
-                    *seen += taken;
-                    bytes = &bytes[taken..];
-                    if *seen == HEADER_BYTES {
-                        let header = *header;
-                        arrived.requests += usize::from(self.begin(header));
-                    }
+                *left -= taken;
+                let is_over = *left == 0;
+                if is_over {
+                    self.end(are_last);
                 }
-                Position::Payload { left, kind } => {
-                    let (taken, kind) = (bytes.len().min(*left), *kind);
-                    *left -= taken;
-                    let is_over = *left == 0;
-                    bytes = &bytes[taken..];
-                    if kind != Payload::Other {
-                        self.block.bytes = self.block.bytes.saturating_add(taken);
-                        arrived.trailers += if self.block.are_trailers { taken } else { 0 };
-                    }
-                    if is_over {
-                        self.end(kind);
-                    }
-                }
+                taken
             }
         }
-        arrived
     }
 
-    /// Begins the payload of a frame, and returns whether it begins a request.
-    fn begin(&mut self, header: [u8; HEADER_BYTES]) -> bool {
+    fn is_request(&self, header: [u8; HEADER_BYTES]) -> bool {
+        let [_, _, _, kind, _, s, t, u, v] = header;
+        let stream = u32::from_be_bytes([s, t, u, v]) & STREAM_BITS;
+        kind == HEADERS && stream > self.last_stream
+    }
+
+    /// Begins the payload of a frame.
+    fn begin(&mut self, header: [u8; HEADER_BYTES], arrived: &mut Arrived) {
         let [a, b, c, kind, flags, s, t, u, v] = header;
         let left = u32::from_be_bytes([0, a, b, c]) as usize;
         let stream = u32::from_be_bytes([s, t, u, v]) & STREAM_BITS;
         let are_last = flags & END_HEADERS != 0;
-        let is_request = kind == HEADERS && stream > self.last_stream;
         let kind = match kind {
             HEADERS => {
-                self.block = Block { are_trailers: !is_request, bytes: 0 };
+                let is_request = self.is_request(header);
+                self.block = Block { are_trailers: !is_request, ..Block::default() };
                 self.last_stream = self.last_stream.max(stream);
-                Payload::Headers { are_last }
+                arrived.requests += usize::from(is_request);
+                let is_padded = flags & PADDED != 0;
+                let before = usize::from(is_padded) + if flags & PRIORITY == 0 { 0 } else { 5 };
+                Payload::Headers { are_last, is_padded, before, after: 0 }
             }
-            CONTINUATION => Payload::Headers { are_last },
-            _ => Payload::Other,
+            // No client may send one; it is refused once it is whole.
+            PUSH_PROMISE => {
+                self.block = Block::default();
+                Payload::Headers { are_last, is_padded: false, before: 0, after: 0 }
+            }
+            CONTINUATION => Payload::Headers { are_last, is_padded: false, before: 0, after: 0 },
+            kind => {
+                arrived.data_frames += usize::from(kind == DATA && left > 0);
+                Payload::Other
+            }
         };
-        match left {
-            0 => self.end(kind),
-            _ => self.at = Position::Payload { left, kind },
+        self.at = Position::Payload { left, kind };
+        if left == 0 {
+            match kind {
+                Payload::Headers { are_last, .. } => self.end(are_last),
+                Payload::Other => self.at = NEXT_HEADER,
+            }
         }
-        is_request
     }
 
-    fn end(&mut self, kind: Payload) {
-        if kind == (Payload::Headers { are_last: true }) {
+    /// Ends a frame of headers.
+    fn end(&mut self, are_last: bool) {
+        if are_last {
             self.block = Block::default();
         }
         self.at = NEXT_HEADER;
     }
 }
 
+impl Table {
+    /// Notes that entries were put into it by what had come up to `count` bytes.
+    fn insert(&mut self, entries: usize, count: u64) {
+        for _ in 0..entries {
+            // What was decoded may have up to 1.6 times as many bytes.
+            let gap = (2 * (count - self.last)).min(BUFFER_BYTES as u64) as u16;
+            self.last = count;
+            if self.gaps.len() == MAX_ENTRIES {
+                self.bytes -= usize::from(self.gaps.pop_front().unwrap_or_default());
+            }
+            self.gaps.push_back(gap);
+            self.bytes += usize::from(gap);
+        }
+    }
+}
+
+/// What a header takes beside its name and value, which are counted twice: they may be decoded to 1.6 times as much.
+const FIELD_BYTES: usize = 128;
+/// What the library reads at once into one buffer.
+pub(crate) const BUFFER_BYTES: usize = 8 << 10;
+/// The dynamic table has 4,096 bytes, of which an entry takes 33 at least (RFC 7541, section 4.1).
+const MAX_ENTRIES: usize = 4096 / 33;
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADER_BYTES: usize = 9;
 const NEXT_HEADER: Position = Position::Header { header: [0; HEADER_BYTES], seen: 0 };
 /// Kinds of frames.
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
 const CONTINUATION: u8 = 9;
-/// A flag of both.
+/// Flags of frames with headers.
 const END_HEADERS: u8 = 4;
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 0x20;
 const STREAM_BITS: u32 = u32::MAX >> 1;
 
 #[cfg(test)]
@@ -159,40 +289,113 @@ mod tests {
 
     use super::*;
 
-    fn frame(kind: u8, flags: u8, stream: u32, payload: usize) -> Vec<u8> {
-        let length = u32::try_from(payload).expect("short").to_be_bytes();
+    const NOTHING: Arrived = Arrived { requests: 0, trailers: 0, data_frames: 0 };
+    const REQUEST: Arrived = Arrived { requests: 1, ..NOTHING };
+
+    /// What one of a byte takes.
+    const FIELD: usize = FIELD_BYTES + 2;
+
+    fn trailers(trailers: usize) -> Arrived {
+        Arrived { trailers, ..NOTHING }
+    }
+
+    fn frame_of(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend(stream.to_be_bytes());
-        frame.resize(frame.len() + payload, 0x82);
+        frame.extend(payload);
         frame
     }
 
-    const NOTHING: Arrived = Arrived { requests: 0, trailers: 0 };
-    const REQUEST: Arrived = Arrived { requests: 1, trailers: 0 };
+    fn frame(kind: u8, flags: u8, stream: u32, payload: usize) -> Vec<u8> {
+        frame_of(kind, flags, stream, &vec![0x82; payload])
+    }
 
-    fn trailers(trailers: usize) -> Arrived {
-        Arrived { requests: 0, trailers }
+    /// Takes all of it.
+    fn arrived(frames: &mut Http2Frames, bytes: &[u8]) -> Arrived {
+        let (taken, arrived) = frames.advance(bytes, usize::MAX);
+        assert_eq!(taken, bytes.len());
+        arrived
+    }
+
+    fn begun() -> Http2Frames {
+        let mut frames = Http2Frames::new();
+        assert_eq!(arrived(&mut frames, PREFACE), NOTHING);
+        assert!(frames.is_http2());
+        frames
     }
 
     #[test]
     fn headers_of_a_request_that_was_begun_are_trailers() {
-        let mut frames = Http2Frames::new();
-        assert_eq!(frames.advance(PREFACE), NOTHING);
-        assert!(frames.is_http2());
+        let mut frames = begun();
         // A head in two frames, and the part of one.
-        assert_eq!(frames.advance(&frame(HEADERS, 0, 1, 100)), REQUEST);
-        assert_eq!(frames.unfinished_head(), 100);
-        assert_eq!(frames.advance(&frame(CONTINUATION, END_HEADERS, 1, 50)), NOTHING);
+        assert_eq!(arrived(&mut frames, &frame(HEADERS, 0, 1, 100)), REQUEST);
+        assert_eq!(frames.unfinished_head(), 100 * FIELD);
+        assert_eq!(arrived(&mut frames, &frame(CONTINUATION, END_HEADERS, 1, 50)), NOTHING);
         assert_eq!(frames.unfinished_head(), 0);
-        assert_eq!(frames.advance(&frame(0, 0, 1, 9)), NOTHING, "data");
-        assert_eq!(frames.advance(&frame(HEADERS, END_HEADERS, 3, 70)), REQUEST);
+        let data = Arrived { data_frames: 1, ..NOTHING };
+        assert_eq!(arrived(&mut frames, &frame(DATA, 0, 1, 9)), data);
+        assert_eq!(arrived(&mut frames, &frame(DATA, 1, 1, 0)), NOTHING, "an empty one");
+        assert_eq!(arrived(&mut frames, &frame(HEADERS, END_HEADERS, 3, 70)), REQUEST);
         // Trailers of the first, with the bit that means nothing.
         let reserved = 1 | !STREAM_BITS;
-        assert_eq!(frames.advance(&frame(HEADERS, 1, reserved, 20)), trailers(20));
-        assert_eq!(frames.advance(&frame(CONTINUATION, 0, 1, 0)), NOTHING);
-        assert_eq!(frames.advance(&frame(CONTINUATION, END_HEADERS, 1, 30)), trailers(30));
-        assert_eq!(frames.advance(&frame(HEADERS, 1 | END_HEADERS, 3, 7)), trailers(7));
-        assert_eq!(frames.advance(&frame(HEADERS, END_HEADERS, 5, 70)), REQUEST, "the next");
+        assert_eq!(arrived(&mut frames, &frame(HEADERS, 1, reserved, 20)), trailers(20 * FIELD));
+        assert_eq!(arrived(&mut frames, &frame(CONTINUATION, 0, 1, 0)), NOTHING);
+        assert_eq!(
+            arrived(&mut frames, &frame(CONTINUATION, END_HEADERS, 1, 30)),
+            trailers(30 * FIELD)
+        );
+        assert_eq!(
+            arrived(&mut frames, &frame(HEADERS, 1 | END_HEADERS, 3, 7)),
+            trailers(7 * FIELD)
+        );
+        assert_eq!(arrived(&mut frames, &frame(HEADERS, END_HEADERS, 5, 70)), REQUEST, "the next");
+    }
+
+    #[test]
+    fn an_unfinished_promise_counts_as_a_head() {
+        let mut frames = begun();
+        assert_eq!(arrived(&mut frames, &frame(PUSH_PROMISE, 0, 1, 100)), NOTHING);
+        assert_eq!(frames.unfinished_head(), 100 * FIELD);
+    }
+
+    #[test]
+    fn only_so_many_requests_are_begun() {
+        let mut frames = begun();
+        let bytes: Vec<u8> =
+            (0..4).flat_map(|n| frame(HEADERS, END_HEADERS, 2 * n + 1, 10)).collect();
+        let (taken, first) = frames.advance(&bytes, 2);
+        // To the header of the third.
+        assert_eq!((taken, first.requests), (2 * 19 + 9, 2));
+        assert_eq!(frames.advance(&bytes[taken..], 0), (0, NOTHING));
+        let (more, rest) = frames.advance(&bytes[taken..], 1);
+        assert_eq!((more, rest.requests), (10 + 9, 1));
+        assert_eq!(arrived(&mut frames, &bytes[taken + more..]), REQUEST);
+    }
+
+    #[test]
+    fn what_the_table_may_hold_is_known() {
+        let inserted = b"\x40\x01a\x01b";
+        let mut frames = begun();
+        arrived(&mut frames, &frame_of(HEADERS, END_HEADERS, 1, inserted));
+        let first = frames.table_bytes();
+        assert_eq!(first, 2 * (24 + 9 + 5), "all that had come");
+        // Padding and a priority are none of it; nor are fields that are not inserted.
+        let padded = [&[3, 0, 0, 0, 0, 7][..], b"\x82\x40\x01a\x01b\x40\x40\x40"].concat();
+        arrived(&mut frames, &frame_of(HEADERS, PADDED | PRIORITY, 3, &padded));
+        arrived(&mut frames, &frame_of(CONTINUATION, END_HEADERS, 3, b"\x82"));
+        assert_eq!(frames.table_bytes(), first + 2 * (9 + 12), "up to its end");
+        // Each keeps a buffer, when much comes between them; the table is not endless.
+        for stream in 0..300 {
+            arrived(&mut frames, &frame(0xbb, 0, 0, 9000));
+            arrived(&mut frames, &frame_of(HEADERS, END_HEADERS, 2 * stream + 5, inserted));
+        }
+        assert_eq!(frames.table_bytes(), MAX_ENTRIES * BUFFER_BYTES);
+        // When nothing does, they lie together.
+        for stream in 0..300 {
+            arrived(&mut frames, &frame_of(HEADERS, END_HEADERS, 2 * stream + 605, inserted));
+        }
+        assert_eq!(frames.table_bytes(), MAX_ENTRIES * 2 * 14);
     }
 
     #[test]
@@ -202,7 +405,7 @@ mod tests {
             let mut frames = Http2Frames::new();
             let mut bytes = other.to_vec();
             bytes.extend(frame(HEADERS, END_HEADERS, 0, 70));
-            assert_eq!(frames.advance(&bytes), NOTHING);
+            assert_eq!(arrived(&mut frames, &bytes), NOTHING);
             assert!(!frames.is_http2() && frames.unfinished_head() == 0);
         }
     }
@@ -210,24 +413,28 @@ mod tests {
     proptest! {
         #[test]
         fn how_the_bytes_are_cut_is_all_the_same(
-            pieces in prop::collection::vec((0_u8..12, any::<u8>(), 0_u32..6, 0_usize..40), 0..20),
+            pieces in prop::collection::vec(
+                (0_u8..12, any::<u8>(), 0_u32..6, prop::collection::vec(any::<u8>(), 0..40)),
+                0..20,
+            ),
             cuts in prop::collection::vec(1_usize..30, 1..20),
         ) {
             let mut bytes = PREFACE.to_vec();
             for (kind, flags, stream, payload) in pieces {
-                bytes.extend(frame(kind, flags, stream, payload));
+                bytes.extend(frame_of(kind, flags, stream, &payload));
             }
             let mut whole = Http2Frames::new();
-            let expected = whole.advance(&bytes);
+            let expected = arrived(&mut whole, &bytes);
             let mut cut = Http2Frames::new();
             let mut found = NOTHING;
             let mut cuts = cuts.iter().cycle();
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 let (piece, next) = rest.split_at((*cuts.next().expect("endless")).min(rest.len()));
-                let Arrived { requests, trailers } = cut.advance(piece);
+                let Arrived { requests, trailers, data_frames } = arrived(&mut cut, piece);
                 found.requests += requests;
                 found.trailers += trailers;
+                found.data_frames += data_frames;
                 rest = next;
             }
             prop_assert_eq!(found, expected);
@@ -236,9 +443,7 @@ mod tests {
 
         #[test]
         fn whatever_comes_is_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            let mut frames = Http2Frames::new();
-            frames.advance(PREFACE);
-            prop_assert!(frames.advance(&bytes).trailers <= bytes.len());
+            prop_assert!(arrived(&mut begun(), &bytes).trailers <= bytes.len() * FIELD);
         }
     }
 }

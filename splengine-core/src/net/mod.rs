@@ -14,6 +14,7 @@ mod bind;
 mod connection;
 mod heads;
 mod host_name;
+mod hpack;
 mod http2_frames;
 mod http_bounds;
 mod http_stream;

@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -10,11 +10,14 @@ use crate::net::heads::Heads;
 use crate::net::table::{Progress, TableEntry};
 use crate::net::unread::UnreadBodies;
 use crate::quota::MemoryError;
+use crate::user_name::UserName;
 
 /// What is known of a connection.
 #[derive(Debug)]
 pub(crate) struct ConnectionState {
     pub(super) is_authenticated: AtomicBool,
+    /// Who was authenticated first, or the host of that guest.
+    pub(super) user: OnceLock<UserName>,
     pub(super) has_begun: AtomicBool,
     /// The client takes nothing at the moment.
     pub(super) is_blocked: AtomicBool,
@@ -36,8 +39,10 @@ pub(crate) struct ConnectionState {
     pub(super) answers: Answers,
     pub(super) heads: Heads,
     pub(super) unread: UnreadBodies,
-    /// How many bytes have come of the head of a request that is not at its end.
+    /// How much memory the head of a request takes that has not come to its end.
     pub(super) unfinished_head: AtomicUsize,
+    /// What the dynamic table of HPACK may hold of what was read.
+    pub(super) table_bytes: AtomicUsize,
     /// None of one that was made of a mere socket.
     pub(super) place: Option<TableEntry>,
 }
@@ -47,6 +52,7 @@ impl ConnectionState {
         let most = place.as_ref().map(|place| place.limits().max_unauthenticated_requests);
         Self {
             is_authenticated: AtomicBool::new(false),
+            user: OnceLock::new(),
             has_begun: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             is_unflushed: AtomicBool::new(false),
@@ -62,33 +68,57 @@ impl ConnectionState {
             heads: Heads::new(place.as_ref().map(TableEntry::heads)),
             unread: UnreadBodies::default(),
             unfinished_head: AtomicUsize::new(0),
+            table_bytes: AtomicUsize::new(0),
             place,
         }
     }
 
-    /// Counts the memory that bodies which nobody has read, trailers, an unfinished head and streams may hold, where
-    /// it is more than every connection may have of it.
+    /// Counts the memory that a library of HTTP/2 may hold, where it is more than every connection may have of it:
+    /// bodies that no one has read, trailers, an unfinished head, what compressed headers refer to, and streams.
     ///
     /// # Errors
     ///
     /// [`MemoryError`] when there is no memory for it: nothing more is to be read for now.
-    pub(super) fn try_count_unread(&self) -> Result<(), MemoryError> {
-        let (allowance, streams) = match self.is_authenticated.load(Relaxed) {
-            true => (HttpBounds::MAX_UNREAD_BYTES as usize, 0),
-            // Its library keeps the memory of as many streams as it had at once.
-            false => (UNAUTHENTICATED_ALLOWANCE, self.answers.most().saturating_sub(FREE_STREAMS)),
+    pub(super) fn try_count_held(&self) -> Result<(), MemoryError> {
+        self.try_count(self.answers.most())
+    }
+
+    fn try_count(&self, most_streams: usize) -> Result<(), MemoryError> {
+        let allowance = match self.is_authenticated.load(Relaxed) {
+            true => HttpBounds::MAX_UNREAD_BYTES as usize,
+            false => UNAUTHENTICATED_ALLOWANCE,
         };
-        let headers = self.answers.held_trailers(MAX_HEADER_BLOCK_BYTES)
-            + self.unfinished_head.load(Relaxed).min(MAX_HEADER_BLOCK_BYTES);
-        let held = self.unread.held().saturating_add(headers.saturating_mul(HEADER_BYTE_COST));
+        // The library keeps the memory of as many streams as there were at once.
+        let streams = most_streams.saturating_sub(self.free_streams());
+        let headers = self.answers.held_trailers(MAX_HEADERS_MEMORY)
+            + self.unfinished_head.load(Relaxed).min(MAX_HEADERS_MEMORY);
+        let held = self.unread.held().saturating_add(headers);
+        let held = held.saturating_add(self.table_bytes.load(Relaxed));
         let streams = streams.saturating_mul(STREAM_BYTES);
         self.heads.set_unread(held.saturating_sub(allowance).saturating_add(streams))
     }
 
+    /// How many requests more may begin: any number where there is memory for their streams.
+    pub(super) fn max_requests(&self) -> usize {
+        let (all, most) = (HttpBounds::MAX_STREAMS as usize, self.answers.most());
+        if most >= all || self.try_count(all).is_ok() {
+            return usize::MAX;
+        }
+        self.free_streams().max(most).saturating_sub(self.answers.coming())
+    }
+
+    /// How many streams are not counted.
+    fn free_streams(&self) -> usize {
+        match self.is_authenticated.load(Relaxed) {
+            true => FREE_STREAMS,
+            false => FREE_UNAUTHENTICATED_STREAMS,
+        }
+    }
+
     /// Counts what is less than it was.
-    pub(super) fn count_unread(&self) {
+    pub(super) fn count_held(&self) {
         // Where there is no memory for it, no more is read.
-        let _ = self.try_count_unread();
+        let _ = self.try_count_held();
     }
 
     pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
@@ -115,12 +145,11 @@ impl ConnectionState {
 
 /// What an unauthenticated connection may hold of bodies that nobody has read, without being counted.
 const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;
-/// How many bytes of memory a byte of headers may take at most: over HTTP/2 a header that was sent before is one byte
-/// on the wire.
-const HEADER_BYTE_COST: usize = 128;
-/// How many such bytes a library keeps at most: it counts a header as 32 bytes and what it has.
-const MAX_HEADER_BLOCK_BYTES: usize = HttpBounds::MAX_HEAD_BYTES as usize / 32;
-/// So many streams of an unauthenticated connection are not counted.
-const FREE_STREAMS: usize = 16;
+/// How much memory the headers of a request take at most: a library counts a header as 32 bytes and what it has, and keeps
+/// [`HttpBounds::MAX_HEAD_BYTES`] of that.
+const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;
+/// So many streams of an authenticated connection are not counted.
+const FREE_STREAMS: usize = 64;
+const FREE_UNAUTHENTICATED_STREAMS: usize = 16;
 /// What the library keeps of each until the connection is closed. Measured: 2.2 KiB.
 const STREAM_BYTES: usize = 5 << 9;

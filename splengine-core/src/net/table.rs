@@ -14,7 +14,7 @@ use crate::auth::Network;
 use crate::net::heads::HeadBudgets;
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
-use crate::quota::{CallerPlace, CallerPlaces, note_connection_closed};
+use crate::quota::{CallerPlace, CallerPlaces, KeyedTurns, note_connection_closed};
 use crate::user_name::UserName;
 
 /// All connections of a server.
@@ -22,6 +22,8 @@ use crate::user_name::UserName;
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
     pub(crate) heads: Arc<HeadBudgets>,
+    /// Requests over HTTP/2 whose work begins, by caller.
+    pub(crate) starts: KeyedTurns<UserName>,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -101,6 +103,7 @@ impl Table {
         Arc::new(Self {
             limits,
             heads,
+            starts: KeyedTurns::new(MAX_STARTS),
             shares,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -390,6 +393,10 @@ impl TableEntry {
         Arc::clone(&self.table.heads)
     }
 
+    pub(crate) fn starts(&self) -> &KeyedTurns<UserName> {
+        &self.table.starts
+    }
+
     pub(crate) fn count_timeout(&self) {
         self.table.limits.counters.timed_out.fetch_add(1, Relaxed);
     }
@@ -476,6 +483,8 @@ impl TableEntry {
     }
 }
 
+/// How many requests of one caller over HTTP/2 begin at once.
+pub(crate) const MAX_STARTS: usize = 32;
 /// A client is silent that has sent nothing for so long.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// After so long it counts as silent whatever it does.

@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::net::HttpBounds;
+use crate::net::http2_frames::BUFFER_BYTES;
+
 /// The bodies of the requests of one multiplexed connection.
 ///
 /// A library that cuts frames out of what it has read keeps all of that until each of the frames is taken:
-/// a small frame of a body that nobody reads can hold much more than its own length, whatever came with it.
-/// So what is held is at most what was read of the connection since the body that lags behind most had nothing left.
+/// a small frame of a body that no one reads can hold much more than its own length, whatever came with it.
+/// So what is held is at most what was read of the connection since the body that lags behind most had nothing left;
+/// and no more than a buffer for each frame that is not taken.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadBodies {
     /// How many bytes were read of the connection.
@@ -19,8 +23,11 @@ pub(crate) struct UnreadBodies {
 #[derive(Debug, Default)]
 struct Bodies {
     next: u64,
-    /// By number, how much was read when nothing was left of the body.
-    drained_at: HashMap<u64, u64>,
+    /// By number, how much was read when nothing was left of the body; none of one that waits for more.
+    drained_at: HashMap<u64, Option<u64>>,
+    /// How many frames of bodies have come and were not taken. Those of a body that was dropped never are, and
+    /// count until there is no body.
+    frames: usize,
 }
 
 impl UnreadBodies {
@@ -29,11 +36,24 @@ impl UnreadBodies {
         self.read.fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Counts frames of bodies, of which the library has to know before it is asked for more.
+    pub(super) fn count_frames(&self, frames: usize) {
+        if frames > 0 {
+            let mut bodies = self.lock();
+            bodies.frames = bodies.frames.saturating_add(frames);
+        }
+    }
+
     /// How many bytes the library may hold.
     pub(super) fn held(&self) -> usize {
-        let oldest = self.lock().drained_at.values().min().copied();
+        let bodies = self.lock();
+        let oldest = bodies.drained_at.values().copied().flatten().min();
         let held = oldest.map_or(0, |oldest| self.read.load(Relaxed).saturating_sub(oldest));
-        usize::try_from(held).unwrap_or(usize::MAX)
+        // What is counted as a body may be a head that waits.
+        let frames = bodies.frames.saturating_add(bodies.drained_at.len());
+        let of_frames = frames.saturating_mul(BUFFER_BYTES);
+        let most = of_frames.saturating_add(HttpBounds::MAX_UNREAD_BYTES as usize);
+        usize::try_from(held).unwrap_or(usize::MAX).min(most)
     }
 
     /// How many bytes were read of the connection.
@@ -46,20 +66,44 @@ impl UnreadBodies {
         let mut bodies = self.lock();
         let number = bodies.next;
         bodies.next += 1;
-        bodies.drained_at.insert(number, self.read());
+        bodies.drained_at.insert(number, Some(self.read()));
         number
     }
 
-    /// Notes how much had been read when nothing was left of a body.
-    pub(super) fn set_drained_at(&self, number: u64, read: u64) {
-        self.lock().drained_at.insert(number, read);
+    /// Notes how much had been read when nothing was left of a body; none when it waits for more.
+    pub(super) fn set_drained_at(&self, number: u64, read: Option<u64>) {
+        // It may be over.
+        if let Some(drained_at) = self.lock().drained_at.get_mut(&number) {
+            *drained_at = read;
+        }
+    }
+
+    /// Notes that more has come of a body that waited for it.
+    pub(super) fn set_woken(&self, number: u64) {
+        let read = self.read().saturating_sub(MAX_READ_WITH_FRAME);
+        if let Some(drained_at @ None) = self.lock().drained_at.get_mut(&number) {
+            *drained_at = Some(read);
+        }
+    }
+
+    /// Notes that a frame of a body was taken.
+    pub(super) fn set_taken(&self) {
+        let mut bodies = self.lock();
+        bodies.frames = bodies.frames.saturating_sub(1);
     }
 
     pub(super) fn remove(&self, number: u64) {
-        self.lock().drained_at.remove(&number);
+        let mut bodies = self.lock();
+        bodies.drained_at.remove(&number);
+        if bodies.drained_at.is_empty() {
+            bodies.frames = 0;
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Bodies> {
         self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How much may be read before a body is told of a frame that is in it.
+const MAX_READ_WITH_FRAME: u64 = 32 << 10;

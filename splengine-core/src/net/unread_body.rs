@@ -1,5 +1,6 @@
-use std::sync::Arc;
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use crate::net::HttpBounds;
 use crate::net::state::ConnectionState;
@@ -9,50 +10,101 @@ use crate::net::state::ConnectionState;
 #[derive(Debug)]
 #[must_use = "the body is over when this is dropped"]
 pub struct UnreadBody {
-    state: Arc<ConnectionState>,
-    number: u64,
+    arrival: Arc<Arrival>,
     /// How much was read of the connection at some time, and how much of the body was taken since.
     mark: u64,
     taken: u64,
 }
 
+/// Is told when more of a body has come that waited for it.
+#[derive(Debug)]
+struct Arrival {
+    state: Arc<ConnectionState>,
+    number: u64,
+    /// Whether it was told since the body was polled.
+    is_told: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+}
+
 impl UnreadBody {
     pub(super) fn begin(state: Arc<ConnectionState>) -> Self {
         let (number, mark) = (state.unread.add(), state.unread.read());
-        Self { state, number, mark, taken: 0 }
+        let (is_told, reader) = (AtomicBool::new(false), Mutex::default());
+        Self { arrival: Arc::new(Arrival { state, number, is_told, reader }), mark, taken: 0 }
     }
 
-    /// Notes what a poll of the body has given: that many bytes of it, its end, or that nothing is at hand.
-    pub fn note(&mut self, polled: Poll<Option<usize>>) {
-        let read = self.state.unread.read();
-        match polled {
-            Poll::Pending => self.set_drained_at(read),
+    /// Polls the body by `poll` for its next frame, and notes what that gives: a frame, of whose length `bytes` tells,
+    /// the end, or nothing for now. In the last case the body holds nothing until the task is woken.
+    pub fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<Option<T>>,
+        bytes: impl FnOnce(&T) -> usize,
+    ) -> Poll<Option<T>> {
+        let Arrival { state, number, is_told, .. } = &*self.arrival;
+        *self.arrival.reader() = Some(cx.waker().clone());
+        is_told.store(false, SeqCst);
+        let waker = Waker::from(Arc::clone(&self.arrival));
+        let polled = poll(&mut Context::from_waker(&waker));
+        match &polled {
+            Poll::Pending => {
+                (self.mark, self.taken) = (state.unread.read(), 0);
+                state.unread.set_drained_at(*number, None);
+                // It may have been told before it was known to wait.
+                if is_told.load(SeqCst) {
+                    state.unread.set_woken(*number);
+                }
+                state.count_held();
+            }
             Poll::Ready(None) => self.end(),
-            Poll::Ready(Some(bytes)) => {
+            Poll::Ready(Some(frame)) => {
+                state.unread.set_woken(*number);
+                let bytes = bytes(frame);
+                if bytes > 0 {
+                    state.unread.set_taken();
+                }
                 self.taken = self.taken.saturating_add(bytes as u64);
                 // What there was of it at the mark is taken: there is never more than its window.
                 if self.taken > u64::from(HttpBounds::MAX_UNREAD_BODY_BYTES) {
-                    self.set_drained_at(self.mark);
+                    state.unread.set_drained_at(*number, Some(self.mark));
+                    (self.mark, self.taken) = (state.unread.read(), 0);
+                    state.count_held();
                 }
             }
         }
-    }
-
-    fn set_drained_at(&mut self, read: u64) {
-        let unread = &self.state.unread;
-        (self.mark, self.taken) = (unread.read(), 0);
-        unread.set_drained_at(self.number, read);
-        self.state.count_unread();
+        polled
     }
 
     fn end(&self) {
-        self.state.unread.remove(self.number);
-        self.state.count_unread();
+        let Arrival { state, number, .. } = &*self.arrival;
+        state.unread.remove(*number);
+        state.count_held();
     }
 }
 
 impl Drop for UnreadBody {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl Arrival {
+    fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Arrival {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_told.store(true, SeqCst);
+        self.state.unread.set_woken(self.number);
+        let reader = self.reader().clone();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
     }
 }

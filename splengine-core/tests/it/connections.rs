@@ -4,11 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use splengine_core::net::{
-    Connection, ConnectionLimits, ConnectionStats, HttpStream, serve_connections,
+    Connection, ConnectionLimits, ConnectionStats, HttpStream, UnreadBody, serve_connections,
 };
 use splengine_core::{Caller, Engine, LocalExecutor};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -428,6 +428,13 @@ fn memory_of_connections_is_given_back_when_many_have_closed() {
     assert!(own.status.success(), "{}", String::from_utf8_lossy(&own.stderr));
 }
 
+/// Notes that nothing is left of a body, for now.
+fn wait(body: &mut UnreadBody) {
+    let mut cx = Context::from_waker(Waker::noop());
+    let polled: Poll<Option<()>> = body.poll(&mut cx, |_| Poll::Pending, |()| 0);
+    assert!(polled.is_pending());
+}
+
 /// What comes beside a body that nobody reads is held with it, and bounded; when the body was read, all is.
 #[tokio::test]
 async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() {
@@ -452,12 +459,12 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
                     bytes = connection.read(&mut buffer) => {
                         read.fetch_add(bytes?, Relaxed);
                         if is_taken {
-                            body.note(Poll::Pending);
+                            wait(&mut body);
                         }
                     }
                     () = taken.notified() => {
                         is_taken = true;
-                        body.note(Poll::Pending);
+                        wait(&mut body);
                     }
                 }
             }
@@ -469,7 +476,10 @@ async fn no_more_is_read_than_there_is_memory_for_of_bodies_that_nobody_reads() 
     tokio::spawn(serving);
     let mut client = TcpStream::connect(addr).await.expect("connects");
     client.write_all(PREFACE).await.expect("sent");
-    let sending = tokio::spawn(async move { client.write_all(&vec![0; SENT]).await });
+    // Frames of a body.
+    let frame = [&[0, 1, 0, 0, 0, 0, 0, 0, 1][..], &[0; 256]].concat();
+    let frames = frame.repeat(SENT / frame.len() + 1);
+    let sending = tokio::spawn(async move { client.write_all(&frames).await });
     let until = async |bytes| {
         while read.load(Relaxed) < bytes {
             sleep(Duration::from_millis(5)).await;
@@ -566,15 +576,15 @@ async fn streams_of_unauthenticated_clients_are_read_while_there_is_memory_for_t
             let handle = connection.handle();
             let mut connection = HttpStream::new(connection, handle.clone());
             let alice = Caller::new("alice").expect("a user name");
-            let (mut requests, mut buffer) = (Vec::new(), [0; 19]);
-            connection.read_exact(&mut buffer).await?;
-            connection.read_exact(&mut buffer[..PREFACE.len() - 19]).await?;
+            let (mut requests, mut buffer, mut bytes) = (Vec::new(), [0; 19], 0);
             loop {
                 tokio::select! {
-                    one = connection.read_exact(&mut buffer) => {
-                        one?;
-                        requests.push(handle.begin());
-                        read.fetch_add(1, Relaxed);
+                    some = connection.read(&mut buffer) => {
+                        bytes += some?;
+                        while (requests.len() + 1) * 19 + PREFACE.len() <= bytes {
+                            requests.push(handle.begin());
+                            read.fetch_add(1, Relaxed);
+                        }
                     }
                     () = known.notified() => handle.set_authenticated(&alice),
                 }
@@ -602,4 +612,55 @@ async fn streams_of_unauthenticated_clients_are_read_while_there_is_memory_for_t
     assert!(begun <= 16 + 64 * 1024 / 2560, "{begun} requests are read");
     known.notify_one();
     timeout(PATIENCE, until(REQUESTS)).await.expect("a known client's are read");
+}
+
+/// Of a body that waits for more, nothing is held, whatever comes beside it; nor much of one of which little has come.
+#[tokio::test]
+async fn an_open_body_does_not_stop_the_rest_of_its_connection() {
+    const SENT: usize = 4 << 20;
+    for is_read in [true, false] {
+        let limits = ConnectionLimits::new().max_head_bytes(1 << 20);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let addr = listener.local_addr().expect("bound");
+        let read = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&read);
+        let serve = move |connection: Connection, _| {
+            let read = Arc::clone(&counted);
+            Some(async move {
+                let handle = connection.handle();
+                let mut connection = HttpStream::new(connection, handle.clone());
+                let activities = [handle.begin(), handle.begin()];
+                let [mut open, mut other] = activities.each_ref().map(|activity| activity.body());
+                if is_read {
+                    wait(&mut open);
+                }
+                let mut buffer = vec![0; 16 << 10];
+                loop {
+                    let bytes = connection.read(&mut buffer).await?;
+                    let mut cx = Context::from_waker(Waker::noop());
+                    // The frames of the other body are taken as they come.
+                    for _ in 0..bytes / 256 {
+                        let frame = |_: &mut Context<'_>| Poll::Ready(Some(()));
+                        assert!(other.poll(&mut cx, frame, |()| 256).is_ready());
+                    }
+                    wait(&mut other);
+                    read.fetch_add(bytes, Relaxed);
+                }
+            })
+        };
+        let serving =
+            serve_connections(listener, limits, Duration::ZERO, std::future::pending(), serve);
+        tokio::spawn(serving);
+        let mut client = TcpStream::connect(addr).await.expect("connects");
+        client.write_all(PREFACE).await.expect("sent");
+        let frame = [&[0, 1, 0, 0, 0, 0, 0, 0, 3][..], &[0; 256]].concat();
+        let frames = frame.repeat(SENT / frame.len() + 1);
+        tokio::spawn(async move { client.write_all(&frames).await });
+        let all = async {
+            while read.load(Relaxed) < SENT {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("{is_read}: {read:?} are read"));
+    }
 }

@@ -386,12 +386,12 @@ async fn heads_are_counted_with_their_queries() {
 /// A request takes memory whatever its head.
 #[tokio::test]
 async fn requests_that_wait_without_memory_are_refused() {
-    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let limits = || ConnectionLimits::new().max_head_bytes(64 << 10);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let client = with_all_turns_taken(&server).await;
     let small = |client: &Client| Request::get(format!("http://{}/health", client.addr));
     let (refused, waiting) = split_refused(send_each(&client, 20, small).await).await;
-    assert!(refused >= 1 && waiting.len() >= 8, "{refused} of 20 are refused");
+    assert!(refused >= 4 && waiting.len() >= 2, "{refused} of 20 are refused");
 }
 
 /// How many are answered by a refusal, and the others.
