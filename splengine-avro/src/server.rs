@@ -404,15 +404,14 @@ impl http_body::Body for ReceivedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let Self { body, unread, .. } = &mut *self;
-        let polled = match unread {
+        match unread {
             None => Pin::new(body).poll_frame(cx),
             Some(unread) => unread.poll(
                 cx,
                 |cx| Pin::new(body).poll_frame(cx),
                 |frame| frame.as_ref().map_or(0, |frame| frame.data_ref().map_or(0, Bytes::len)),
             ),
-        };
-        polled
+        }
     }
 
     fn is_end_stream(&self) -> bool {

@@ -10,8 +10,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
 use crate::net::state::ConnectionState;
+use crate::net::table::Starter;
 use crate::quota::{KeyedTurn, MemoryError};
-use crate::user_name::UserName;
 
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
@@ -71,8 +71,8 @@ impl Activity {
     }
 
     /// Does `work`, by which the request is answered. On a connection of HTTP/2 it begins in the turn of the caller
-    /// who was authenticated there first, up to where it waits for something: of each caller 32 requests begin at
-    /// once on all connections of a server, so that thousands do not keep others waiting.
+    /// who was authenticated there first, or else of the client's network, up to where it waits for something: of
+    /// each 32 requests begin at once on all connections of a server, so that thousands do not keep others waiting.
     ///
     /// # Cancel safety
     ///
@@ -91,10 +91,10 @@ impl Activity {
         .await
     }
 
-    fn start_turn(&self) -> Option<KeyedTurn<UserName>> {
+    fn start_turn(&self) -> Option<KeyedTurn<Starter>> {
         let ConnectionState { is_multiplexed, user, place, .. } = &*self.state;
-        let user = user.get().filter(|_| is_multiplexed.load(Relaxed))?;
-        place.as_ref()?.starts().enter(user.clone()).ok()
+        let place = place.as_ref().filter(|_| is_multiplexed.load(Relaxed))?;
+        place.start(user.get())
     }
 
     /// Notes that the request's head is dropped, or about to be.
@@ -185,6 +185,7 @@ mod tests {
     use crate::net::ConnectionLimits;
     use crate::net::stream::Stream;
     use crate::net::table::{MAX_STARTS, Progress, Table};
+    use crate::user_name::UserName;
 
     async fn connection() -> Arc<ConnectionState> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -212,10 +213,10 @@ mod tests {
         state.is_multiplexed.store(true, Relaxed);
         let alice: UserName = "alice".parse().expect("a user name");
         state.user.set(alice.clone()).expect("not set");
-        let starts = state.place.as_ref().expect("it has one").starts();
+        let place = state.place.as_ref().expect("it has one");
         let mut busy = Vec::new();
         for _ in 0..MAX_STARTS {
-            let mut turn = starts.enter(alice.clone()).expect("unbounded");
+            let mut turn = place.start(Some(&alice)).expect("unbounded");
             turn.wait().await;
             busy.push(turn);
         }

@@ -14,7 +14,7 @@ use crate::auth::Network;
 use crate::net::heads::HeadBudgets;
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
-use crate::quota::{CallerPlace, CallerPlaces, KeyedTurns, note_connection_closed};
+use crate::quota::{CallerPlace, CallerPlaces, KeyedTurn, KeyedTurns, note_connection_closed};
 use crate::user_name::UserName;
 
 /// All connections of a server.
@@ -22,8 +22,8 @@ use crate::user_name::UserName;
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
     pub(crate) heads: Arc<HeadBudgets>,
-    /// Requests over HTTP/2 whose work begins, by caller.
-    pub(crate) starts: KeyedTurns<UserName>,
+    /// Requests over HTTP/2 whose work begins, by caller, or else by network.
+    pub(crate) starts: KeyedTurns<Starter>,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -94,6 +94,13 @@ struct Stage {
     has_left: bool,
     /// It takes no place any more.
     is_free: bool,
+}
+
+/// Whose request begins.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Starter {
+    User(UserName),
+    Network(Network),
 }
 
 impl Table {
@@ -393,8 +400,10 @@ impl TableEntry {
         Arc::clone(&self.table.heads)
     }
 
-    pub(crate) fn starts(&self) -> &KeyedTurns<UserName> {
-        &self.table.starts
+    /// Begins a request of `user`, or of an unauthenticated client.
+    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedTurn<Starter>> {
+        let starter = user.cloned().map_or(Starter::Network(self.network), Starter::User);
+        self.table.starts.enter(starter).ok()
     }
 
     pub(crate) fn count_timeout(&self) {
@@ -483,7 +492,7 @@ impl TableEntry {
     }
 }
 
-/// How many requests of one caller over HTTP/2 begin at once.
+/// How many requests of one caller, or unauthenticated network, over HTTP/2 begin at once.
 pub(crate) const MAX_STARTS: usize = 32;
 /// A client is silent that has sent nothing for so long.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
