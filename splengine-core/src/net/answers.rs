@@ -98,6 +98,11 @@ impl Answers {
         open.saturating_add(self.arriving().requests)
     }
 
+    /// Counts so many requests as if they were open at once.
+    pub(super) fn set_most(&self, count: usize) {
+        self.most.fetch_max(count, Relaxed);
+    }
+
     /// The largest number of requests that were open at once.
     pub(super) fn most(&self) -> usize {
         self.most.load(Relaxed)

@@ -83,10 +83,10 @@ impl<S> HttpStream<S> {
 
     /// Counts some of what was read, and returns how much; it is handed on once there is memory for it.
     fn count(&mut self, bytes: &[u8]) -> usize {
-        let (taken, arrived) = self.frames.advance(bytes, self.handle.0.max_requests());
+        let state = &self.handle.0;
+        let (taken, arrived) = self.frames.advance(bytes, state.max_requests());
         if self.frames.is_http2() {
             self.handle.set_multiplexed();
-            let state = &self.handle.0;
             state.answers.count(arrived);
             state.unread.count(taken);
             self.data_frames += arrived.data_frames;
@@ -127,7 +127,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
                 return Poll::Ready(Ok(()));
             }
             if !this.unseen.is_empty() {
-                ready!(this.poll_memory(cx, |this| this.handle.0.max_requests() > 0))?;
+                ready!(this.poll_memory(cx, |this| this.handle.0.may_begin_more()))?;
                 let mut unseen = std::mem::take(&mut this.unseen);
                 let taken = this.count(&unseen);
                 this.waiting = unseen.split_to(taken);

@@ -98,13 +98,27 @@ impl ConnectionState {
         self.heads.set_unread(held.saturating_sub(allowance).saturating_add(streams))
     }
 
-    /// How many requests more may begin: any number where there is memory for their streams.
+    /// How many requests more may begin, for whose streams there is memory.
     pub(super) fn max_requests(&self) -> usize {
-        let (all, most) = (HttpBounds::MAX_STREAMS as usize, self.answers.most());
-        if most >= all || self.try_count(all).is_ok() {
-            return usize::MAX;
+        self.counted_streams().saturating_sub(self.answers.coming())
+    }
+
+    /// Whether one more request may begin: where there is memory, that of a few more streams is counted.
+    pub(super) fn may_begin_more(&self) -> bool {
+        let counted = self.counted_streams();
+        if counted > self.answers.coming() {
+            return true;
         }
-        self.free_streams().max(most).saturating_sub(self.answers.coming())
+        let more = counted.saturating_add(MORE_STREAMS);
+        let is_there = self.try_count(more).is_ok();
+        if is_there {
+            self.answers.set_most(more);
+        }
+        is_there
+    }
+
+    fn counted_streams(&self) -> usize {
+        self.free_streams().max(self.answers.most())
     }
 
     /// How many streams are not counted.
@@ -151,5 +165,7 @@ const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;
 /// So many streams of an authenticated connection are not counted.
 const FREE_STREAMS: usize = 64;
 const FREE_UNAUTHENTICATED_STREAMS: usize = 16;
+/// How many more are counted at a time.
+const MORE_STREAMS: usize = 16;
 /// What the library keeps of each until the connection is closed. Measured: 2.2 KiB.
 const STREAM_BYTES: usize = 5 << 9;
