@@ -113,8 +113,8 @@
 //! # Features
 //!
 //! - `redb` (default): [`RedbStore`](store::RedbStore), which keeps batches in one file.
-//! - `testing`: the module `testing`, with what unit tests of executors and adapters need, and a
-//!   conformance suite for executors. For `[dev-dependencies]`.
+//! - `testing`: the module `testing`, with what unit tests of executors and adapters need, and
+//!   conformance suites for executors and servers. For `[dev-dependencies]`.
 //!
 //! # Limits
 //!

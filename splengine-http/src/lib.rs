@@ -54,8 +54,8 @@
 //! # Limits
 //!
 //! HTTP/1.1, and HTTP/2 without TLS to clients that begin with it; TLS is the task of a proxy, or of
-//! the server that the service is nested in. Each bound (bodies, memory of all of them, connections,
-//! times) is a setting of [`HttpServerBuilder`], whose documentation says how a client is refused at it.
+//! the server that the service is nested in. Bounds on bodies and their memory are settings of
+//! [`HttpServerBuilder`], those on connections and times of [`HttpServer`]; their documentation says how a client is refused at each.
 //!
 //! # Why axum and hyper
 //!

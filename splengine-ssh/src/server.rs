@@ -74,7 +74,7 @@ impl SshServer {
             // It may be gone again.
             let peer = connection.peer().ok()?;
             let source = peer.credential_source("ssh");
-            if let Some(time) = context.engine.shut_out(&source) {
+            if let Some(time) = context.engine.blocked_for(&source) {
                 tracing::debug!(%peer, ?time, "a connection is refused: its address is blocked");
                 return None;
             }

@@ -47,7 +47,8 @@
 //!
 //! HTTP/1.1 upgrades; WebSockets over HTTP/2 (RFC 8441) and the extension `permessage-deflate` are
 //! not served. TLS is the task of a proxy or of the server around this one. A client that is too slow
-//! gets the screen in place of what it missed. Each bound is a setting of [`WsServerBuilder`].
+//! gets the screen in place of what it missed. Bounds on messages and memory are settings of [`WsServerBuilder`], those
+//! on connections of [`WsServer`].
 //!
 //! # Why tokio-tungstenite
 //!

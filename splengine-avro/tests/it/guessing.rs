@@ -11,7 +11,7 @@ fn shown(token: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn who_guesses_tokens_is_shut_out() {
+async fn who_guesses_tokens_is_blocked() {
     let engine = Engine::builder(Actor).build().expect("built");
     let mut tokens = StaticTokens::new();
     let alice = Caller::new("alice").expect("a name").with_all_scopes();

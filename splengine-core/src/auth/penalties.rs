@@ -95,7 +95,7 @@ pub(crate) struct Penalised {
     /// How long the answer is held back.
     pub(crate) delay: Duration,
     /// For how long the address is blocked, if it is by this very failure.
-    pub(crate) shut_out: Option<Duration>,
+    pub(crate) blocked_for: Option<Duration>,
 }
 
 /// The penalties of addresses and users.
@@ -110,7 +110,7 @@ pub(crate) struct Penalties {
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Address {
-    is_shut_out: bool,
+    is_blocked: bool,
     /// Fingerprints of what failed last.
     failed: [Option<u64>; REMEMBERED],
     next: usize,
@@ -123,9 +123,9 @@ impl Penalties {
     }
 
     /// For how long whoever is at `client` is blocked yet.
-    pub(crate) fn shut_out(&self, client: impl Into<Client>, now: Instant) -> Option<Duration> {
+    pub(crate) fn blocked_for(&self, client: impl Into<Client>, now: Instant) -> Option<Duration> {
         let (ends, state) = self.addresses.get(client.into().network(), now)?;
-        state.is_shut_out.then(|| ends - now)
+        state.is_blocked.then(|| ends - now)
     }
 
     /// Counts a failed authentication from `client`, which showed something with this fingerprint.
@@ -141,7 +141,7 @@ impl Penalties {
             _ => false,
         };
         if is_exempt || self.policy.penalty.is_zero() {
-            return Penalised { delay: Duration::ZERO, shut_out: None };
+            return Penalised { delay: Duration::ZERO, blocked_for: None };
         }
         let source = client.network();
         let before = self.addresses.get(source, now);
@@ -155,11 +155,11 @@ impl Penalties {
         };
         let max = self.policy.max_penalty.max(self.policy.threshold);
         let owed = (ends - now).saturating_add(penalty).min(max);
-        let shuts_out = owed >= self.policy.threshold && !state.is_shut_out;
-        state.is_shut_out |= shuts_out;
+        let blocks = owed >= self.policy.threshold && !state.is_blocked;
+        state.is_blocked |= blocks;
         self.addresses.set(source, now + owed, state, now);
         let delay = (owed / DELAY_SHARE).min(MAX_DELAY);
-        Penalised { delay, shut_out: shuts_out.then_some(owed) }
+        Penalised { delay, blocked_for: blocks.then_some(owed) }
     }
 
     /// How long an attempt at the password of a user waits, or when to try again where too many
@@ -201,7 +201,7 @@ impl Penalties {
     pub(crate) fn counts(&mut self, now: Instant) -> (usize, usize) {
         self.addresses.expire(now);
         let all = &self.addresses.entries;
-        (all.len(), all.values().filter(|(_, state)| state.is_shut_out).count())
+        (all.len(), all.values().filter(|(_, state)| state.is_blocked).count())
     }
 }
 
@@ -276,22 +276,22 @@ mod tests {
     }
 
     #[test]
-    fn five_mistakes_are_delayed_and_the_sixth_shuts_out() {
+    fn five_mistakes_are_delayed_and_the_sixth_blocks() {
         let mut penalties = Penalties::new(GuessingPolicy::new());
         let (now, guesser) = (Instant::now(), address("192.0.2.1"));
         for guess in 1..=5 {
             let penalised = penalties.fail(guesser, guess, now);
-            assert_eq!(penalised.shut_out, None);
+            assert_eq!(penalised.blocked_for, None);
             assert!(penalised.delay > Duration::ZERO && penalised.delay <= SECOND);
-            assert_eq!(penalties.shut_out(guesser, now), None);
+            assert_eq!(penalties.blocked_for(guesser, now), None);
         }
-        assert_eq!(penalties.fail(guesser, 6, now).shut_out, Some(SECOND * 30));
-        assert_eq!(penalties.shut_out(guesser, now + SECOND * 10), Some(SECOND * 20));
-        assert_eq!(penalties.shut_out(address("192.0.2.2"), now), None);
+        assert_eq!(penalties.fail(guesser, 6, now).blocked_for, Some(SECOND * 30));
+        assert_eq!(penalties.blocked_for(guesser, now + SECOND * 10), Some(SECOND * 20));
+        assert_eq!(penalties.blocked_for(address("192.0.2.2"), now), None);
         // Until all of it has run off, and then as if nothing had been.
-        assert_eq!(penalties.shut_out(guesser, now + SECOND * 29), Some(SECOND));
-        assert_eq!(penalties.shut_out(guesser, now + SECOND * 30), None);
-        assert_eq!(penalties.fail(guesser, 7, now + SECOND * 30).shut_out, None);
+        assert_eq!(penalties.blocked_for(guesser, now + SECOND * 29), Some(SECOND));
+        assert_eq!(penalties.blocked_for(guesser, now + SECOND * 30), None);
+        assert_eq!(penalties.fail(guesser, 7, now + SECOND * 30).blocked_for, None);
         assert_eq!(penalties.counts(now + SECOND * 30), (1, 0));
     }
 
@@ -301,13 +301,13 @@ mod tests {
         let (now, script) = (Instant::now(), address("127.0.0.1"));
         for second in 0..1000 {
             let now = now + SECOND * second;
-            assert_eq!(penalties.fail(script, 1, now).shut_out, None);
+            assert_eq!(penalties.fail(script, 1, now).blocked_for, None);
         }
         // One that does not wait is blocked all the same.
         let mut now = now + SECOND * 1000;
         let tries = (0..).take_while(|_| {
             now += SECOND / 100;
-            penalties.fail(script, 1, now).shut_out.is_none()
+            penalties.fail(script, 1, now).blocked_for.is_none()
         });
         assert!(tries.count() < 30);
     }
@@ -320,9 +320,9 @@ mod tests {
         for guess in 0..6 {
             penalties.fail(client(7, 1), guess, now);
         }
-        assert!(penalties.shut_out(client(7, 2), now).is_some());
-        assert!(penalties.shut_out(client(8, 1), now).is_none());
-        assert!(penalties.shut_out(None::<IpAddr>, now).is_none());
+        assert!(penalties.blocked_for(client(7, 2), now).is_some());
+        assert!(penalties.blocked_for(client(8, 1), now).is_none());
+        assert!(penalties.blocked_for(None::<IpAddr>, now).is_none());
     }
 
     #[test]
@@ -332,7 +332,7 @@ mod tests {
         let now = Instant::now();
         for guess in 0..100 {
             for proxy in ["10.1.2.3", "::ffff:10.1.2.3", "::1"].map(address) {
-                let free = Penalised { delay: Duration::ZERO, shut_out: None };
+                let free = Penalised { delay: Duration::ZERO, blocked_for: None };
                 assert_eq!(penalties.fail(proxy, guess, now), free);
             }
         }
@@ -351,7 +351,7 @@ mod tests {
         }
         assert_eq!(penalties.counts(now), (MAX_ENTRIES, 1));
         assert_eq!(penalties.addresses.ends.len(), MAX_ENTRIES);
-        assert!(penalties.shut_out(guesser, now).is_some());
+        assert!(penalties.blocked_for(guesser, now).is_some());
     }
 
     #[test]
@@ -386,7 +386,7 @@ mod tests {
             let (mut now, mut guesses) = (begin, 0_u32);
             for (guess, pause) in (0..).zip(pauses) {
                 now += Duration::from_millis(pause);
-                match penalties.shut_out(guesser, now) {
+                match penalties.blocked_for(guesser, now) {
                     Some(left) => prop_assert!(left <= SECOND * 60),
                     None => {
                         penalties.fail(guesser, guess, now);

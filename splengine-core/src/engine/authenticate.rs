@@ -105,7 +105,7 @@ impl Engine {
         check: impl Future<Output = Result<T, AuthError>>,
     ) -> Result<T, AuthError> {
         let guessing = &self.0.guessing;
-        if let Some(left) = guessing.shut_out(source)
+        if let Some(left) = guessing.blocked_for(source)
             && !source.was_valid(secret)
         {
             return Err(guessing.refuse(left));
@@ -161,7 +161,7 @@ impl Engine {
         check: impl Future<Output = Result<T, AuthError>>,
     ) -> Result<T, AuthError> {
         let guessing = &self.0.guessing;
-        if let Some(left) = guessing.shut_out(source) {
+        if let Some(left) = guessing.blocked_for(source) {
             return Err(guessing.refuse(left));
         }
         guessing.turn(source, user).await?;
@@ -182,8 +182,8 @@ impl Engine {
     /// Returns how long the address of `source` is still blocked: for servers that refuse connections.
     /// The refusal is counted.
     #[must_use]
-    pub fn shut_out(&self, source: &CredentialSource) -> Option<Duration> {
-        let left = self.0.guessing.shut_out(source)?;
+    pub fn blocked_for(&self, source: &CredentialSource) -> Option<Duration> {
+        let left = self.0.guessing.blocked_for(source)?;
         self.0.guessing.refuse(left);
         Some(left)
     }

@@ -19,7 +19,7 @@ pub(crate) struct Guessing {
     log: LogBudget,
     /// Of credentials that can't be checked.
     outages: LogBudget,
-    shut_outs: LogBudget,
+    blocks: LogBudget,
     refused: AtomicU64,
     /// Answers that are held back, and attempts that wait for their turn.
     held_back: Semaphore,
@@ -41,7 +41,7 @@ pub(crate) struct AuthenticationCounts {
     pub(crate) failures: Vec<(&'static str, u64)>,
     pub(crate) refused: u64,
     pub(crate) penalised: u64,
-    pub(crate) shut_out: u64,
+    pub(crate) blocked: u64,
 }
 
 impl Guessing {
@@ -51,7 +51,7 @@ impl Guessing {
             state: Mutex::new(State { penalties, failures: BTreeMap::new() }),
             log: LogBudget::default(),
             outages: LogBudget::default(),
-            shut_outs: LogBudget::default(),
+            blocks: LogBudget::default(),
             refused: AtomicU64::new(0),
             held_back: Semaphore::new(MAX_HELD_BACK),
             has_failed: AtomicBool::new(false),
@@ -61,20 +61,20 @@ impl Guessing {
 
     pub(crate) fn counts(&self) -> AuthenticationCounts {
         let mut state = self.lock();
-        let (penalised, shut_out) = state.penalties.counts(Instant::now());
+        let (penalised, blocked) = state.penalties.counts(Instant::now());
         AuthenticationCounts {
             failures: state.failures.iter().map(|(server, count)| (*server, *count)).collect(),
             refused: self.refused.load(Relaxed),
             penalised: penalised as u64,
-            shut_out: shut_out as u64,
+            blocked: blocked as u64,
         }
     }
 
-    pub(super) fn shut_out(&self, source: &CredentialSource) -> Option<Duration> {
+    pub(super) fn blocked_for(&self, source: &CredentialSource) -> Option<Duration> {
         if !self.has_failed.load(Relaxed) {
             return None;
         }
-        self.lock().penalties.shut_out(source.client(), Instant::now())
+        self.lock().penalties.blocked_for(source.client(), Instant::now())
     }
 
     pub(super) fn refuse(&self, retry_after: Duration) -> AuthError {
@@ -142,8 +142,8 @@ impl Guessing {
             let user = user.as_ref().map(|user| user.as_ref().map_or("?", |user| user.as_str()));
             tracing::warn!(server, address, user, unlogged, "an authentication failed");
         }
-        if let Some(time) = penalised.shut_out
-            && let Some(unlogged) = self.shut_outs.take(())
+        if let Some(time) = penalised.blocked_for
+            && let Some(unlogged) = self.blocks.take(())
         {
             tracing::warn!(server, address, ?time, unlogged, "an address is blocked: it guesses");
         }

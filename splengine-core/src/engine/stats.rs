@@ -90,7 +90,7 @@ impl EngineStats {
             authentication_failures: authentications.failures,
             authentications_refused: authentications.refused,
             penalised_addresses: authentications.penalised,
-            blocked_addresses: authentications.shut_out,
+            blocked_addresses: authentications.blocked,
             connections,
         }
     }

@@ -234,7 +234,7 @@ async fn until(time: Option<Instant>) {
     }
 }
 
-/// Handle that tells whether the server of a connection [takes no more](serve_connections).
+/// Handle that tells the task of a connection that its [server](serve_connections) is shutting down.
 #[derive(Debug, Clone)]
 pub struct Closing(watch::Receiver<bool>);
 

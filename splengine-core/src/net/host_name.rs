@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 /// Returns whether the name under which a client found this host, with a port or without, is open
 /// to DNS rebinding: any with a dot that is no address. The DNS of such a name may lead here for a
 /// moment, and a page from there is then, to its browser, one of this server's own (DNS rebinding).
-/// What it shows no credentials for it must not be given.
+/// A request under such a name must not be let in without credentials.
 ///
 /// ```
 /// use splengine_core::net::is_rebindable_host;

@@ -5,7 +5,8 @@
 //! nothing, and by a [`ConnectionHandle`] a server reports what it knows of a client. Servers of HTTP
 //! ask an [`OriginPolicy`] about pages of browsers, and set the [`HttpBounds`] and read an [`HttpStream`]. A [`LogBudget`] bounds
 //! what unauthenticated clients can write into the log. Types that implement [`Server`] can be run
-//! together by [`Servers`](crate::engine::Servers). Only servers need this module.
+//! together by [`Servers`](crate::engine::Servers). Servers need this module, and programs that
+//! nest a service of ours ([`PeerAddress`]).
 
 mod accept;
 mod activity;

@@ -60,8 +60,8 @@ impl fmt::Display for Peer {
 }
 
 /// The address at the other end of a connection of TCP. Our own servers put it into the extensions of each
-/// request of HTTP; a host that nests one of our services does so itself, or bounds that count by
-/// address see one client in all of its. Behind a UNIX socket it puts a [`CredentialSource`] there instead.
+/// request of HTTP; a host that nests one of our services does so itself; otherwise bounds by
+/// address count all clients of that host as one. Behind a UNIX socket it puts a [`CredentialSource`] there instead.
 ///
 /// ```
 /// use splengine_core::net::PeerAddress;

@@ -10,8 +10,9 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstat, fstatvfs, openat};
 use tokio::time::Instant;
 
-/// The floor of free space on a file system, below which nothing more is written for callers: no
-/// files, no outputs of batches, no input that waits for its reader. What remains is left to the
+/// The floor of free space on a file system, below which no files are written for callers, no inputs and outputs of
+/// batches, and no input that waits for its reader; recordings and saved sessions, which have bounds of their own, do
+/// not ask. What remains is left to the
 /// host, and to the engine's own records.
 ///
 /// One floor holds for each file system that is written to. Got from

@@ -45,13 +45,13 @@ pub struct KeyedTurn<K: Eq + Hash> {
 #[non_exhaustive]
 pub enum KeyedTurnsError {
     /// There are as many of the key as there may be.
-    #[error("{limit} of the same key wait already, the maximum")]
+    #[error("{limit} of the same key are worked at or wait already, the maximum")]
     OfKey {
         /// Maximum number of one key.
         limit: usize,
     },
     /// There are as many of all keys as there may be.
-    #[error("{limit} wait already, the maximum")]
+    #[error("{limit} are worked at or wait already, the maximum")]
     Full {
         /// Maximum number of all keys.
         limit: usize,

@@ -62,7 +62,7 @@ async fn guesses_are_delayed_and_then_refused() {
     let elsewhere = CredentialSource::new("avro", from(1).address());
     let refused = bench.show(RIGHT, &elsewhere).await;
     assert!(matches!(refused, Err(AuthError::Throttled { .. })), "{refused:?}");
-    assert!(bench.engine.shut_out(&elsewhere).is_some());
+    assert!(bench.engine.blocked_for(&elsewhere).is_some());
     assert!(bench.show(RIGHT, &from(2)).await.is_ok(), "others are not");
     let stats = bench.engine.stats();
     let [("http", failures)] = stats.authentication_failures[..] else { panic!("{stats:?}") };

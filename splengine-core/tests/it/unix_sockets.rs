@@ -292,7 +292,7 @@ async fn a_peer_that_shows_nothing_is_known_by_its_uid() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_guesses_over_a_unix_socket_is_shut_out_by_uid() {
+async fn who_guesses_over_a_unix_socket_is_blocked_by_uid() {
     let executor = LocalExecutor::new(".").expect("set up");
     let engine = Engine::builder(executor).build().expect("built");
     let of = |uid, pid| CredentialSource::unix("test", UnixPeer::new(uid, 1, Some(pid)));
@@ -302,7 +302,7 @@ async fn who_guesses_over_a_unix_socket_is_shut_out_by_uid() {
         let shown = Credentials::Bearer(Secret::new(format!("guess {guess}")));
         engine.authenticate(&tokens, shown, &of(7, guess)).await.expect_err("it is none");
     }
-    assert!(engine.shut_out(&of(7, 99)).is_some());
-    assert!(engine.shut_out(&of(8, 0)).is_none());
-    assert!(engine.shut_out(&CredentialSource::new("test", None)).is_none());
+    assert!(engine.blocked_for(&of(7, 99)).is_some());
+    assert!(engine.blocked_for(&of(8, 0)).is_none());
+    assert!(engine.blocked_for(&CredentialSource::new("test", None)).is_none());
 }

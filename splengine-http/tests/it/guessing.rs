@@ -21,7 +21,7 @@ async fn from(address: [u8; 4], to: SocketAddr) -> Connection {
 }
 
 #[tokio::test]
-async fn who_guesses_tokens_is_shut_out() {
+async fn who_guesses_tokens_is_blocked() {
     let server = server().await;
     let body = br#"{"command":"echo"}"#;
     let mut before = server.connect().await;

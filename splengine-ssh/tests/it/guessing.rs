@@ -4,7 +4,7 @@ use crate::support::{Client, PATIENCE, Setup, TestServer, key, until};
 use crate::users::with_passwords;
 
 #[tokio::test]
-async fn who_guesses_passwords_is_shut_out() {
+async fn who_guesses_passwords_is_blocked() {
     let server = TestServer::with(Setup { users: with_passwords, ..Setup::default() }).await;
     let before = server.login().await;
     let mut guesses = 0;

@@ -3,7 +3,7 @@ use serde_json::json;
 use crate::support::{ALICE, How, server};
 
 #[tokio::test]
-async fn who_guesses_is_shut_out_of_login_upgrade_and_first_frame() {
+async fn who_guesses_is_blocked_at_login_upgrade_and_first_frame() {
     let server = server().await;
     let own = format!("http://{}", server.addr);
     let mut guesses = 0;
