@@ -8,10 +8,10 @@ use crate::net::stats::Counters;
 
 /// Bounds on the connections of one server, for [`serve_connections`](crate::net::serve_connections).
 ///
-/// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called, and until
-/// then it is closed first: it has a time to send a request, and is closed when others need its place.
-/// An authenticated connection is closed for others only when its caller has more than their share of
-/// all connections, see [`max_connections`](Self::max_connections).
+/// A connection is *unauthenticated* until [`ConnectionHandle::set_authenticated`] is called: until then it has a time
+/// to send a request, and is closed when others need its place. When the server is full, connections beyond their
+/// caller's share of [all](Self::max_connections) are closed first, then unauthenticated ones; an authenticated
+/// connection within the share never is.
 ///
 /// ```
 /// use std::time::Duration;
