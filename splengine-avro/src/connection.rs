@@ -110,12 +110,12 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
                     Received::Opened(opened) => (serial, opened),
                     Received::Unknown(mut unknown) => {
                         waiting = unknown.size();
-                        let is_authenticated = handle.is_authenticated();
+                        let caller = recognised.get().cloned();
                         let (activity, source) = (handle.begin(), source.clone());
                         learning.push(async move {
                             let _activity = activity;
                             let parsed =
-                                responder.parse(&mut unknown, &source, is_authenticated).await;
+                                responder.parse(&mut unknown, &source, caller.as_ref()).await;
                             (serial, unknown, parsed)
                         });
                         break false;

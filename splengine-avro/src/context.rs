@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::call_turns::CallTurns;
 use crate::error::Failure;
 use crate::handshake::{Conversation, Unknown};
-use crate::parse_queue::ParseQueue;
+use crate::parse_queue::{ParseKey, ParseQueue};
 use crate::peer_protocols::{ClientProtocol, Clients};
 use crate::records::ErrorCode;
 
@@ -99,12 +99,15 @@ impl Context {
         &self,
         message: &mut Unknown,
         source: &CredentialSource,
-        is_authenticated: bool,
+        caller: Option<&Caller>,
     ) -> Result<Arc<ClientProtocol>, String> {
         let wait = self.options.handshake_timeout;
-        let network = (!is_authenticated).then(|| source.network());
+        let key = match caller {
+            Some(caller) => ParseKey::User(caller.accounted_user().clone()),
+            None => ParseKey::Network(source.network()),
+        };
         let text = std::mem::take(&mut message.text);
-        self.parse_queue.parse(network, message.hash, text, wait).await
+        self.parse_queue.parse(key, message.hash, text, wait).await
     }
 
     /// Who asks, by what they showed.

@@ -142,18 +142,14 @@ impl Conversation {
         }))
     }
 
-    /// Goes on with a message once its client's protocol has been parsed, or `refused` for now. Others
-    /// are then known by it, too.
+    /// Goes on with a message once its client's protocol has been parsed, or `refused` for now.
     pub(crate) fn learn(
         &mut self,
         message: Unknown,
         parsed: Result<Arc<ClientProtocol>, String>,
     ) -> Opened {
         let protocol = match parsed {
-            Ok(protocol) => {
-                self.clients.add(Arc::clone(&protocol));
-                protocol
-            }
+            Ok(protocol) => protocol,
             Err(reason) => Arc::new(ClientProtocol::refused(message.hash, reason)),
         };
         self.establish(message.claimed, message.server_hash, protocol, message.call)
@@ -192,6 +188,7 @@ impl Conversation {
             Received::Opened(opened) => opened,
             Received::Unknown(unknown) => {
                 let parsed = Arc::new(ClientProtocol::new(&unknown.text));
+                self.clients.add(Arc::clone(&parsed), None);
                 self.learn(unknown, Ok(parsed))
             }
         })

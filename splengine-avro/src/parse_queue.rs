@@ -1,12 +1,13 @@
 //! The parsing of protocols that are not known yet, which takes time and memory that nobody has shown
-//! credentials for: off the runtime's workers, few at a time, one at a time of each address.
+//! credentials for: off the runtime's workers, few at a time, one at a time of each caller or address.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use splengine_core::UserName;
 use splengine_core::auth::Network;
 use splengine_core::quota::{KeyedTurn, KeyedTurns, KeyedTurnsError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::peer_protocols::{ClientProtocol, Clients};
@@ -16,28 +17,31 @@ use crate::protocol::Hash;
 #[derive(Debug)]
 pub(crate) struct ParseQueue {
     clients: Arc<Clients>,
-    permits: Arc<Semaphore>,
-    unauthenticated: KeyedTurns<Network>,
-    /// Of clients that were authenticated on their connections, each of which has one message at a time.
-    authenticated: KeyedTurns<()>,
+    unauthenticated: Turns<Network>,
+    authenticated: Turns<UserName>,
 }
 
-/// A protocol that waits, or is parsed.
-enum Waiting {
-    Unauthenticated(KeyedTurn<Network>),
-    Authenticated { _turn: KeyedTurn<()> },
+/// Whose protocol is parsed.
+#[derive(Debug, Clone)]
+pub(crate) enum ParseKey {
+    /// Of a client that was not authenticated before.
+    Network(Network),
+    User(UserName),
+}
+
+/// Turns of each key, and of all of them.
+#[derive(Debug)]
+struct Turns<K> {
+    of_key: KeyedTurns<K>,
+    permits: Arc<Semaphore>,
 }
 
 impl ParseQueue {
     pub(crate) fn new(clients: Arc<Clients>) -> Self {
-        let permits = Arc::new(Semaphore::new(MAX_PARSING));
-        let unauthenticated = KeyedTurns::bounded(1, MAX_WAITING_PER_ADDRESS, MAX_WAITING);
-        let authenticated = KeyedTurns::bounded(MAX_WAITING, MAX_WAITING, MAX_WAITING);
-        Self { clients, permits, unauthenticated, authenticated }
+        Self { clients, unauthenticated: Turns::new(), authenticated: Turns::new() }
     }
 
-    /// Parses a protocol once it is its turn: of each `network` one at a time; none is given of a client that was
-    /// authenticated.
+    /// Parses a protocol once it is its turn: of each `key` one at a time. Others are then known by it, too.
     ///
     /// # Errors
     ///
@@ -49,58 +53,83 @@ impl ParseQueue {
     /// permit to the end.
     pub(crate) async fn parse(
         &self,
-        network: Option<Network>,
+        key: ParseKey,
         hash: Hash,
         text: String,
         wait: Duration,
     ) -> Result<Arc<ClientProtocol>, String> {
-        let mut waiting = self.enter(network)?;
-        let turns = async {
-            if let Waiting::Unauthenticated(turn) = &mut waiting {
-                turn.wait().await;
+        match key {
+            ParseKey::Network(network) => {
+                let turn =
+                    self.unauthenticated.turn(network.site(), "from your address", wait).await?;
+                self.parse_now(turn, hash, text, None).await
             }
-            Arc::clone(&self.permits).acquire_owned().await.ok()
-        };
-        let Ok(permit) = timeout(wait, turns).await else {
-            return Err("others were parsed for too long; try again later".to_owned());
-        };
+            ParseKey::User(user) => {
+                let turn = self.authenticated.turn(user.clone(), "of yours", wait).await?;
+                self.parse_now(turn, hash, text, Some(user)).await
+            }
+        }
+    }
+
+    async fn parse_now<T: Send + 'static>(
+        &self,
+        turn: T,
+        hash: Hash,
+        text: String,
+        user: Option<UserName>,
+    ) -> Result<Arc<ClientProtocol>, String> {
         // Another may have brought the same meanwhile.
         if let Some(known) = self.clients.get(&hash) {
             return Ok(known);
         }
         let parsed = tokio::task::spawn_blocking(move || {
             let protocol = ClientProtocol::new(&text);
-            drop((permit, waiting));
+            drop(turn);
             protocol
         });
-        match parsed.await {
-            Ok(protocol) => Ok(Arc::new(protocol)),
+        let protocol = match parsed.await {
+            Ok(protocol) => Arc::new(protocol),
             Err(error) => {
                 tracing::error!(%error, "a client's protocol was not parsed");
-                Ok(Arc::new(ClientProtocol::refused(hash, "the engine failed to parse it")))
+                Arc::new(ClientProtocol::refused(hash, "the engine failed to parse it"))
             }
-        }
-    }
-
-    fn enter(&self, network: Option<Network>) -> Result<Waiting, String> {
-        let entered = match network {
-            None => self.authenticated.enter(()).map(|turn| Waiting::Authenticated { _turn: turn }),
-            Some(network) => self.unauthenticated.enter(network).map(Waiting::Unauthenticated),
         };
-        entered.map_err(|error| {
-            let of = match error {
-                KeyedTurnsError::OfKey { .. } if network.is_some() => "from your address",
-                _ => "in all",
-            };
-            format!("too many others {of} wait to be parsed; try again later")
-        })
+        self.clients.add(Arc::clone(&protocol), user);
+        Ok(protocol)
     }
 }
 
-/// Maximum number of protocols that are parsed at once.
+impl<K: std::hash::Hash + Eq + Clone> Turns<K> {
+    fn new() -> Self {
+        let of_key = KeyedTurns::bounded(1, MAX_WAITING_PER_KEY, MAX_WAITING);
+        Self { of_key, permits: Arc::new(Semaphore::new(MAX_PARSING)) }
+    }
+
+    async fn turn(
+        &self,
+        key: K,
+        whose: &str,
+        wait: Duration,
+    ) -> Result<(OwnedSemaphorePermit, KeyedTurn<K>), String> {
+        let mut turn = self.of_key.enter(key).map_err(|error| {
+            let of = if let KeyedTurnsError::OfKey { .. } = error { whose } else { "in all" };
+            format!("too many others {of} wait to be parsed; try again later")
+        })?;
+        let turns = async {
+            turn.wait().await;
+            Arc::clone(&self.permits).acquire_owned().await.ok()
+        };
+        match timeout(wait, turns).await {
+            Ok(Some(permit)) => Ok((permit, turn)),
+            _ => Err("others were parsed for too long; try again later".to_owned()),
+        }
+    }
+}
+
+/// Maximum number of protocols that are parsed at once, of unauthenticated clients, and of others.
 const MAX_PARSING: usize = 1;
-/// Maximum number of protocols that wait or are parsed, of one address.
-const MAX_WAITING_PER_ADDRESS: usize = 128;
+/// Maximum number of protocols that wait or are parsed, of one address or caller.
+const MAX_WAITING_PER_KEY: usize = 128;
 /// Maximum number of protocols that wait or are parsed, of unauthenticated clients in all, and of others.
 const MAX_WAITING: usize = 512;
 
@@ -119,40 +148,57 @@ mod tests {
         ParseQueue::new(Arc::new(Clients::new()))
     }
 
-    fn network(last: u8) -> Option<Network> {
-        Some(Network::Ip(IpAddr::from([192, 0, 2, last])))
+    fn network(last: u8) -> Network {
+        Network::Ip(IpAddr::from([192, 0, 2, last]))
+    }
+
+    impl From<Network> for ParseKey {
+        fn from(network: Network) -> Self {
+            Self::Network(network)
+        }
+    }
+
+    fn user(name: &str) -> ParseKey {
+        ParseKey::User(name.parse().expect("a user name"))
     }
 
     async fn parse(
         queue: &ParseQueue,
-        network: Option<Network>,
+        key: impl Into<ParseKey>,
         wait: Duration,
     ) -> Result<Arc<ClientProtocol>, String> {
-        queue.parse(network, hash_of(TEXT), TEXT.to_owned(), wait).await
+        queue.parse(key.into(), hash_of(TEXT), TEXT.to_owned(), wait).await
     }
 
     #[tokio::test]
     async fn who_waits_is_served_once_it_is_its_turn() {
         let queue = queue();
-        let busy = Arc::clone(&queue.permits).acquire_owned().await.expect("it is open");
+        let permits = Arc::clone(&queue.unauthenticated.permits);
+        let busy = permits.acquire_owned().await.expect("it is open");
         let problem = parse(&queue, network(1), SHORT).await.expect_err("another is parsed");
         assert!(problem.contains("too long"), "{problem}");
+        parse(&queue, user("alice"), LONG).await.expect("the turns of callers are apart");
+        queue.clients.remove(&hash_of(TEXT));
         let waiting = parse(&queue, network(1), LONG);
         let mut waiting = std::pin::pin!(waiting);
         assert!(timeout(SHORT, &mut waiting).await.is_err());
         drop(busy);
         waiting.await.expect("its turn");
-        assert_eq!(queue.unauthenticated.count(), 0);
+        assert_eq!(queue.unauthenticated.of_key.count(), 0);
     }
 
     #[tokio::test]
-    async fn of_an_address_one_is_parsed_at_a_time() {
+    async fn of_an_address_or_a_caller_one_is_parsed_at_a_time() {
         let queue = queue();
-        let mut first = queue.unauthenticated.enter(network(1).expect("an address")).expect("free");
+        let mut first = queue.unauthenticated.of_key.enter(network(1)).expect("free");
         first.wait().await;
+        let alice = "alice".parse().expect("a user name");
+        let mut alices = queue.authenticated.of_key.enter(alice).expect("free");
+        alices.wait().await;
+        parse(&queue, user("alice"), SHORT).await.expect_err("another of hers is parsed");
         parse(&queue, network(1), SHORT).await.expect_err("another of its address is parsed");
         parse(&queue, network(2), LONG).await.expect("another address");
-        parse(&queue, None, LONG).await.expect("an authenticated client");
+        parse(&queue, user("bob"), LONG).await.expect("another caller");
         drop(first);
         parse(&queue, network(1), LONG).await.expect("its turn");
     }
@@ -161,19 +207,20 @@ mod tests {
     async fn only_so_many_wait() {
         let queue = queue();
         let places = |last, count: usize| -> Vec<_> {
-            (0..count).map(|_| queue.enter(network(last)).expect("there is room")).collect()
+            let of_key = &queue.unauthenticated.of_key;
+            (0..count).map(|_| of_key.enter(network(last)).expect("there is room")).collect()
         };
-        let mut all = vec![places(1, MAX_WAITING_PER_ADDRESS)];
+        let mut all = vec![places(1, MAX_WAITING_PER_KEY)];
         let problem = parse(&queue, network(1), LONG).await.expect_err("no more of these");
         assert!(problem.contains("from your address"), "{problem}");
         parse(&queue, network(2), LONG).await.expect("another address");
-        for last in 2..=(MAX_WAITING / MAX_WAITING_PER_ADDRESS) as u8 {
-            all.push(places(last, MAX_WAITING_PER_ADDRESS));
+        for last in 2..=(MAX_WAITING / MAX_WAITING_PER_KEY) as u8 {
+            all.push(places(last, MAX_WAITING_PER_KEY));
         }
         let problem = parse(&queue, network(99), LONG).await.expect_err("no more at all");
         assert!(problem.contains("in all"), "{problem}");
-        parse(&queue, None, LONG).await.expect("an authenticated client");
+        parse(&queue, user("alice"), LONG).await.expect("an authenticated client");
         drop(all);
-        assert_eq!(queue.unauthenticated.count(), 0);
+        assert_eq!(queue.unauthenticated.of_key.count(), 0);
     }
 }

@@ -10,6 +10,7 @@ use apache_avro::schema::RecordField;
 use apache_avro::schema_equality::{SchemataEq as _, StructFieldEq};
 use apache_avro::writer::datum::GenericDatumWriter;
 use bytes::Bytes;
+use splengine_core::UserName;
 
 use crate::datum::Reader;
 use crate::protocol::{Declared, Hash, hash_of, known_messages, ours};
@@ -201,22 +202,29 @@ fn cost_of(schema: &Schema) -> usize {
 }
 
 /// The protocols of clients that came before, by the hashes of their texts. Shared by all connections.
-/// It is bounded by what they take in memory; at the bound the one not used for longest is forgotten,
-/// and its clients send it once more.
+/// It is bounded by what they take in memory, of one caller by half of that, and of all unauthenticated clients
+/// together; at the bound the one not used for longest is forgotten, and its clients send it once more.
 #[derive(Debug)]
 pub(crate) struct Clients(Mutex<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
-    known: HashMap<Hash, (Arc<ClientProtocol>, u64)>,
-    cost: usize,
+    known: HashMap<Hash, Cached>,
     clock: u64,
+}
+
+#[derive(Debug)]
+struct Cached {
+    protocol: Arc<ClientProtocol>,
+    used: u64,
+    /// Who has sent it, if they were authenticated before.
+    user: Option<UserName>,
 }
 
 impl Clients {
     pub(crate) fn new() -> Self {
         let clients = Self(Mutex::default());
-        clients.add(Arc::new(ClientProtocol::new(&ours().text)));
+        clients.add(Arc::new(ClientProtocol::new(&ours().text)), None);
         clients
     }
 
@@ -224,25 +232,43 @@ impl Clients {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.clock += 1;
         let now = cache.clock;
-        let (found, used) = cache.known.get_mut(hash)?;
-        *used = now;
-        Some(Arc::clone(found))
+        let found = cache.known.get_mut(hash)?;
+        found.used = now;
+        Some(Arc::clone(&found.protocol))
     }
 
-    pub(crate) fn add(&self, protocol: Arc<ClientProtocol>) {
+    /// Adds a protocol that `user` has sent, or an unauthenticated client.
+    pub(crate) fn add(&self, protocol: Arc<ClientProtocol>, user: Option<UserName>) {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let cache = &mut *cache;
         cache.clock += 1;
-        cache.cost += protocol.cost;
-        if let Some((old, _)) = cache.known.insert(protocol.hash, (protocol, cache.clock)) {
-            cache.cost -= old.cost;
+        let (hash, used) = (protocol.hash, cache.clock);
+        cache.known.insert(hash, Cached { protocol, used, user: user.clone() });
+        cache.trim(|cached| cached.user == user, MAX_CACHED / 2, MAX_CACHE_BYTES / 2);
+        cache.trim(|_| true, MAX_CACHED, MAX_CACHE_BYTES);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn remove(&self, hash: &Hash) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.remove(hash);
+    }
+}
+
+impl Cache {
+    /// Forgets those not used for longest of some protocols, until they are at most `max`, and take at most
+    /// `max_bytes`.
+    fn trim(&mut self, is_counted: impl Fn(&Cached) -> bool, max: usize, max_bytes: usize) {
+        let counted = self.known.iter().filter(|(_, cached)| is_counted(cached));
+        let mut counted: Vec<_> =
+            counted.map(|(hash, cached)| (cached.used, *hash, cached.protocol.cost)).collect();
+        let mut bytes: usize = counted.iter().map(|(_, _, cost)| cost).sum();
+        // The latest come first.
+        counted.sort_unstable_by(|a, b| b.cmp(a));
+        while let Some((_, hash, cost)) = counted.pop_if(|_| bytes > max_bytes) {
+            self.known.remove(&hash);
+            bytes -= cost;
         }
-        while cache.cost > MAX_CACHE_BYTES || cache.known.len() > MAX_CACHED {
-            let oldest = cache.known.iter().min_by_key(|(_, (_, used))| *used);
-            let Some(hash) = oldest.map(|(hash, _)| *hash) else { break };
-            if let Some((old, _)) = cache.known.remove(&hash) {
-                cache.cost -= old.cost;
-            }
+        for (_, hash, _) in counted.iter().skip(max) {
+            self.known.remove(hash);
         }
     }
 }
@@ -388,19 +414,35 @@ mod tests {
             )
     }
 
+    /// Adds as many empty protocols of `user`, and returns their hashes.
+    fn add(clients: &Clients, user: &str, count: usize) -> Vec<Hash> {
+        let user: Option<UserName> = user.parse().ok();
+        let protocol = |number| {
+            let name = user.as_ref().map_or("", UserName::as_str);
+            let text = format!(r#"{{"protocol": "{name}{number}"}}"#);
+            let protocol = Arc::new(ClientProtocol::new(&text));
+            clients.add(Arc::clone(&protocol), user.clone());
+            protocol.hash
+        };
+        (0..count).map(protocol).collect()
+    }
+
     #[test]
     fn the_cache_is_bounded() {
         let clients = Clients::new();
-        let hashes: Vec<Hash> = (0..1000)
-            .map(|number| {
-                let protocol =
-                    Arc::new(ClientProtocol::new(&format!("{{\"protocol\": \"{number}\"}}")));
-                clients.add(Arc::clone(&protocol));
-                protocol.hash
-            })
-            .collect();
-        assert!(clients.get(&hashes[999]).is_some());
-        assert!(clients.get(&hashes[0]).is_none());
+        let alices = add(&clients, "alice", 2);
+        let [unauthenticated, bobs] = ["", "bob"].map(|user| add(&clients, user, MAX_CACHED));
+        for hashes in [&unauthenticated, &bobs] {
+            let known = hashes.iter().filter(|hash| clients.get(hash).is_some()).count();
+            assert!((1..=MAX_CACHED / 2).contains(&known), "{known}");
+            assert!(clients.get(&hashes[MAX_CACHED - 1]).is_some(), "the latest");
+        }
         assert!(clients.0.lock().expect("no panic").known.len() <= MAX_CACHED);
+        // Those that were used longest ago go first.
+        assert!(clients.get(&alices[0]).is_none());
+        let clients = Clients::new();
+        let alices = add(&clients, "alice", 2);
+        add(&clients, "bob", MAX_CACHED);
+        assert!(alices.iter().all(|hash| clients.get(hash).is_some()), "bob has half of it");
     }
 }

@@ -207,8 +207,8 @@ async fn respond(
     let opened = match received {
         Ok(Received::Opened(opened)) => opened,
         Ok(Received::Unknown(mut unknown)) => {
-            let is_known = shown.caller.is_some() || shown.by_head.is_some();
-            let parsed = responder.parse(&mut unknown, &source, is_known).await;
+            let caller = shown.caller.as_ref().or(shown.by_head.as_ref());
+            let parsed = responder.parse(&mut unknown, &source, caller).await;
             conversation.learn(unknown, parsed)
         }
         Err(_) => return Err(malformed("the message must begin with a handshake")),

@@ -27,6 +27,25 @@ pub enum Network {
     Uid(u32),
 }
 
+impl Network {
+    /// Returns the network of 48 bits in which that of an address of IPv6 lies, of which a site may have 65,536
+    /// (RFC 6177); any other as it is.
+    ///
+    /// ```
+    /// use splengine_core::auth::Network;
+    ///
+    /// let network = Network::Ip("2001:db8:1:2::".parse().unwrap());
+    /// assert_eq!(network.site(), Network::Ip("2001:db8:1::".parse().unwrap()));
+    /// ```
+    #[must_use]
+    pub fn site(self) -> Self {
+        match self {
+            Self::Ip(IpAddr::V6(ip)) => Self::Ip(IpAddr::V6((u128::from(ip) >> 80 << 80).into())),
+            network => network,
+        }
+    }
+}
+
 impl Client {
     pub(crate) fn network(self) -> Network {
         match self {

@@ -9,8 +9,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
-use crate::net::state::ConnectionState;
-use crate::net::table::Starter;
+use crate::net::state::{ConnectionState, UNAUTHENTICATED_HEAD_BYTES};
+use crate::net::table::TurnKey;
 use crate::quota::{KeyedTurn, MemoryError};
 
 /// A request that is worked at, until this is dropped and all of its answer that was
@@ -41,8 +41,9 @@ impl Activity {
     /// worked at at once, each until its answer was written, so that a client which reads none of them
     /// holds little memory. Once a client has authenticated, none waits any more. The request's head,
     /// which takes `head_bytes` of memory, is counted among those of
-    /// [all](crate::net::ConnectionLimits::max_head_bytes) meanwhile, with 4 KiB for a request that waits, and
-    /// until it is [released](Self::release_head).
+    /// [all](crate::net::ConnectionLimits::max_http2_bytes) meanwhile, and until it is
+    /// [released](Self::release_head); of an unauthenticated connection what is over 4 KiB, since
+    /// [`HttpStream`](crate::net::HttpStream) counts these before the request begins.
     ///
     /// # Errors
     ///
@@ -55,13 +56,14 @@ impl Activity {
         self.release_head();
         let turns = Arc::clone(&self.state.answers.turns);
         self.turn = Arc::clone(&turns).try_acquire_owned().ok();
-        if self.turn.is_some() && head_bytes <= MAX_UNCOUNTED_HEAD_BYTES {
-            return Ok(());
+        let is_authenticated = turns.is_closed();
+        let counted = if is_authenticated { 0 } else { UNAUTHENTICATED_HEAD_BYTES };
+        let bytes = head_bytes.saturating_sub(counted);
+        if bytes > 0 {
+            self.state.http2_memory.take(bytes)?;
+            self.head_bytes = bytes;
         }
-        let waits = self.turn.is_none() && !turns.is_closed();
-        let bytes = if waits { head_bytes.saturating_add(WAITING_BYTES) } else { head_bytes };
-        self.state.heads.take(bytes)?;
-        self.head_bytes = bytes;
+        let waits = self.turn.is_none() && !is_authenticated;
         if waits {
             // A head may hold what was read with it, as a body does.
             let _held = self.body();
@@ -70,9 +72,10 @@ impl Activity {
         Ok(())
     }
 
-    /// Does `work`, by which the request is answered. On a connection of HTTP/2 it begins in the turn of the caller
-    /// who was authenticated there first, or else of the client's network, up to where it waits for something: of
-    /// each 32 requests begin at once on all connections of a server, so that thousands do not keep others waiting.
+    /// Runs `work`, which answers the request. Over HTTP/2 at most 32 requests of one caller, or of one network of
+    /// unauthenticated clients, are at the beginning of their work at once, on all connections of a server: up to
+    /// where it first waits for something. Others wait for that, so that thousands of requests do not keep those of
+    /// other callers waiting. A connection is its first authenticated caller's.
     ///
     /// # Cancel safety
     ///
@@ -91,7 +94,7 @@ impl Activity {
         .await
     }
 
-    fn start_turn(&self) -> Option<KeyedTurn<Starter>> {
+    fn start_turn(&self) -> Option<KeyedTurn<TurnKey>> {
         let ConnectionState { is_multiplexed, user, place, .. } = &*self.state;
         let place = place.as_ref().filter(|_| is_multiplexed.load(Relaxed))?;
         place.start(user.get())
@@ -101,16 +104,16 @@ impl Activity {
     pub fn release_head(&mut self) {
         let head = std::mem::take(&mut self.head_bytes);
         if head > 0 {
-            self.state.heads.give_back(head);
+            self.state.http2_memory.give_back(head);
         }
     }
 
     /// Begins the body of the request on a connection of HTTP/2, whose library may hold parts of it until they
-    /// are read. What all such bodies of a connection may hold, and what was read of the connection beside, is
-    /// counted among the memory of [heads](crate::net::ConnectionLimits::max_head_bytes) where it is over
-    /// [128 KiB](crate::net::HttpBounds::MAX_UNREAD_BYTES), and over 16 KiB on an unauthenticated connection; so
-    /// are trailers of requests that are not over, 128 bytes for each byte of them, and the buffers that compressed
-    /// headers refer to. While there is no memory for it, no more is read of the connection. What is read is told by [`HttpStream`](crate::net::HttpStream).
+    /// are read. What all such bodies of a connection may hold, with what was read of the connection beside, is
+    /// counted by [`max_http2_bytes`](crate::net::ConnectionLimits::max_http2_bytes) where it is over 128 KiB, or
+    /// over 16 KiB on an unauthenticated connection; so are trailers of requests that are not over, as 128 bytes
+    /// for each header and two for each byte, and the buffers that compressed headers refer to. While there is no
+    /// memory for it, no more is read of the connection by its [`HttpStream`](crate::net::HttpStream).
     pub fn body(&self) -> UnreadBody {
         UnreadBody::begin(Arc::clone(&self.state))
     }
@@ -137,9 +140,7 @@ impl Drop for Activity {
         self.release_head();
         let ConnectionState { answers, progress, place, .. } = &*self.state;
         answers.lock().remove(&self.number);
-        if self.state.is_multiplexed.load(Relaxed) {
-            self.state.count_held();
-        }
+        self.state.count_held();
         progress.active.send_modify(|count| *count -= 1);
         if let Some(place) = place {
             place.set_idle();
@@ -167,11 +168,6 @@ impl Drop for Part {
     }
 }
 
-/// Of an unauthenticated connection, as long as it needs not wait.
-const MAX_UNCOUNTED_HEAD_BYTES: usize = 4 << 10;
-/// What a request that waits takes beside its head: the task that answers it, and the library's stream. Measured: 3.3 KiB.
-const WAITING_BYTES: usize = 4 << 10;
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -192,7 +188,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("connected");
         let stream = Arc::new(Stream::from(stream));
-        let table = Table::new(ConnectionLimits::new().max_head_bytes(64 << 10));
+        let table = Table::new(ConnectionLimits::new().max_http2_bytes(64 << 10));
         let (progress, network) = (Progress::new(), Network::Ip(Ipv4Addr::LOCALHOST.into()));
         let place = table.enter(&stream, &progress, network, Duration::ZERO);
         let state = ConnectionState::new(progress, Some(place.expect("there is a place")));

@@ -216,11 +216,12 @@ impl ConnectionHandle {
         }
         // It is set once.
         let _ = self.0.user.set(caller.accounted_user().clone());
-        self.0.heads.set_authenticated(caller.accounted_user());
+        self.0.http2_memory.set_authenticated(caller.accounted_user());
         self.0.answers.set_authenticated();
         if let Some(place) = &self.0.place {
             place.set_authenticated(caller.accounted_user());
         }
+        self.0.count_held();
     }
 
     /// Returns whether a client has authenticated on the connection.

@@ -26,6 +26,8 @@ pub(crate) struct Arrived {
     pub(crate) trailers: usize,
     /// How many frames of bodies they began, but for empty ones.
     pub(crate) data_frames: usize,
+    /// How many bytes those frames have.
+    pub(crate) data_bytes: usize,
 }
 
 /// A block of headers, which may be in several frames.
@@ -224,10 +226,12 @@ impl Http2Frames {
                 Payload::Headers { are_last, is_padded: false, before: 0, after: 0 }
             }
             CONTINUATION => Payload::Headers { are_last, is_padded: false, before: 0, after: 0 },
-            kind => {
-                arrived.data_frames += usize::from(kind == DATA && left > 0);
+            DATA => {
+                arrived.data_frames += usize::from(left > 0);
+                arrived.data_bytes += left;
                 Payload::Other
             }
+            _ => Payload::Other,
         };
         self.at = Position::Payload { left, kind };
         if left == 0 {
@@ -289,7 +293,7 @@ mod tests {
 
     use super::*;
 
-    const NOTHING: Arrived = Arrived { requests: 0, trailers: 0, data_frames: 0 };
+    const NOTHING: Arrived = Arrived { requests: 0, trailers: 0, data_frames: 0, data_bytes: 0 };
     const REQUEST: Arrived = Arrived { requests: 1, ..NOTHING };
 
     /// What one of a byte takes.
@@ -333,7 +337,7 @@ mod tests {
         assert_eq!(frames.unfinished_head(), 100 * FIELD);
         assert_eq!(arrived(&mut frames, &frame(CONTINUATION, END_HEADERS, 1, 50)), NOTHING);
         assert_eq!(frames.unfinished_head(), 0);
-        let data = Arrived { data_frames: 1, ..NOTHING };
+        let data = Arrived { data_frames: 1, data_bytes: 9, ..NOTHING };
         assert_eq!(arrived(&mut frames, &frame(DATA, 0, 1, 9)), data);
         assert_eq!(arrived(&mut frames, &frame(DATA, 1, 1, 0)), NOTHING, "an empty one");
         assert_eq!(arrived(&mut frames, &frame(HEADERS, END_HEADERS, 3, 70)), REQUEST);
@@ -431,10 +435,11 @@ mod tests {
             let mut rest = &bytes[..];
             while !rest.is_empty() {
                 let (piece, next) = rest.split_at((*cuts.next().expect("endless")).min(rest.len()));
-                let Arrived { requests, trailers, data_frames } = arrived(&mut cut, piece);
-                found.requests += requests;
-                found.trailers += trailers;
-                found.data_frames += data_frames;
+                let now = arrived(&mut cut, piece);
+                found.requests += now.requests;
+                found.trailers += now.trailers;
+                found.data_frames += now.data_frames;
+                found.data_bytes += now.data_bytes;
                 rest = next;
             }
             prop_assert_eq!(found, expected);

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,16 +10,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::net::ConnectionHandle;
-use crate::net::http2_frames::Http2Frames;
+use crate::net::http2_frames::{Arrived, Http2Frames};
+use crate::quota::KeyedTurn;
 
 /// Stream of a [`Connection`](crate::net::Connection), or what lies above one such as TLS, as the library of HTTP
 /// reads it.
 ///
 /// It recognises HTTP/2 by the preface, and counts what the library may hold of what was read: bodies that no one
 /// has read, with all that came beside them, trailers of requests that are not over, what compressed headers refer
-/// to, and the streams of an unauthenticated connection. While there is no memory for it, nothing more is read; after
-/// 10 s of that, reading fails with [`TimedOut`](io::ErrorKind::TimedOut). See
+/// to, streams, and the heads of an unauthenticated connection. While there is no memory for it, nothing more is read;
+/// after 10 s of that, reading fails with [`TimedOut`](io::ErrorKind::TimedOut). See
 /// [`Activity::body`](crate::net::Activity::body).
+///
+/// Of one caller, or of one network of unauthenticated clients, one connection of HTTP/2 at a time reads requests,
+/// up to 16 of them before the next has its turn, and once those read before have [begun](crate::net::Activity::start):
+/// thousands at once wait unread, and do not keep those of other callers waiting.
 ///
 /// ```
 /// use splengine_core::net::{Connection, HttpStream};
@@ -37,15 +43,27 @@ pub struct HttpStream<S> {
     unseen: BytesMut,
     /// What was counted and waits for memory, of which it becomes more once the library has it.
     waiting: BytesMut,
-    /// How many frames of bodies are in that.
-    data_frames: usize,
+    /// What is in that.
+    arrived: Arrived,
     /// While there is no memory.
     paused: Option<Paused>,
+    turn: Turn,
+}
+
+/// Turn of a connection among those of its caller or network, behind the requests that were read before. It is given
+/// up at once: the next one runs after this one, and before this one's next.
+#[derive(Default)]
+enum Turn {
+    #[default]
+    NotNeeded,
+    Needed,
+    Waiting(Pin<Box<dyn Future<Output = ()> + Send + Sync>>),
 }
 
 #[derive(Debug)]
 struct Paused {
     since: Instant,
+    interval: Duration,
     look: Pin<Box<Sleep>>,
 }
 
@@ -55,30 +73,58 @@ impl<S> HttpStream<S> {
     pub fn new(stream: S, handle: ConnectionHandle) -> Self {
         let (unseen, waiting) = (BytesMut::new(), BytesMut::new());
         let frames = Http2Frames::new();
-        Self { stream, handle, frames, unseen, waiting, data_frames: 0, paused: None }
+        let (arrived, turn) = (Arrived::default(), Turn::default());
+        Self { stream, handle, frames, unseen, waiting, arrived, paused: None, turn }
     }
 
-    /// Waits until `is_there`: memory for what the library may hold.
-    fn poll_memory(
-        &mut self,
-        cx: &mut Context<'_>,
-        is_there: impl Fn(&Self) -> bool,
-    ) -> Poll<io::Result<()>> {
+    /// Whether there is memory for what the library may hold, and for what it is handed next.
+    fn has_memory(&self) -> bool {
+        let state = &self.handle.0;
+        let begins_more = self.waiting.is_empty() && !self.unseen.is_empty();
+        !self.frames.is_http2()
+            || (state.try_count_held().is_ok() && (!begins_more || state.may_begin_more()))
+    }
+
+    /// Waits until there is memory.
+    fn poll_memory(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            if let Some(paused) = &mut self.paused {
-                ready!(paused.look.as_mut().poll(cx));
+            if self.paused.is_some() {
+                *self.handle.0.reader() = Some(cx.waker().clone());
             }
-            if !self.frames.is_http2() || is_there(self) {
+            if self.has_memory() {
                 self.paused = None;
                 return Poll::Ready(Ok(()));
             }
-            let since = self.paused.take().map_or_else(Instant::now, |paused| paused.since);
-            if since.elapsed() >= MEMORY_TIMEOUT {
+            let paused = self.paused.get_or_insert_with(Paused::new);
+            if paused.since.elapsed() >= MEMORY_TIMEOUT {
                 let problem = "there is no memory for what the client sends";
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, problem)));
             }
-            self.paused = Some(Paused { since, look: Box::pin(sleep(MEMORY_INTERVAL)) });
+            // Others may give memory back, of which no one is told.
+            ready!(paused.look.as_mut().poll(cx));
+            paused.look_later();
         }
+    }
+
+    /// Waits until this connection may read requests.
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Turn::Needed = self.turn {
+            self.turn = Turn::NotNeeded;
+            if let Some(mut turns) = self.handle.0.read_turns()
+                && !turns.iter_mut().all(KeyedTurn::try_wait)
+            {
+                self.turn = Turn::Waiting(Box::pin(async move {
+                    for turn in &mut turns {
+                        turn.wait().await;
+                    }
+                }));
+            }
+        }
+        if let Turn::Waiting(turn) = &mut self.turn {
+            ready!(turn.as_mut().poll(cx));
+            self.turn = Turn::NotNeeded;
+        }
+        Poll::Ready(())
     }
 
     /// Counts some of what was read, and returns how much; it is handed on once there is memory for it.
@@ -89,7 +135,11 @@ impl<S> HttpStream<S> {
             self.handle.set_multiplexed();
             state.answers.count(arrived);
             state.unread.count(taken);
-            self.data_frames += arrived.data_frames;
+            self.arrived.data_frames += arrived.data_frames;
+            self.arrived.data_bytes += arrived.data_bytes;
+            if arrived.requests > 0 && matches!(self.turn, Turn::NotNeeded) {
+                self.turn = Turn::Needed;
+            }
             state.unfinished_head.store(self.frames.unfinished_head(), Relaxed);
             state.table_bytes.store(self.frames.table_bytes(), Relaxed);
         }
@@ -98,7 +148,7 @@ impl<S> HttpStream<S> {
 
     /// Counts the frames of bodies that are handed on.
     fn count_frames(&mut self) {
-        self.handle.0.unread.count_frames(std::mem::take(&mut self.data_frames));
+        self.handle.0.unread.count_frames(std::mem::take(&mut self.arrived));
     }
 
     /// Hands on what waits, as far as there is room for it.
@@ -121,13 +171,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         loop {
-            ready!(this.poll_memory(cx, |this| this.handle.0.try_count_held().is_ok()))?;
+            ready!(this.poll_memory(cx))?;
             if !this.waiting.is_empty() {
+                ready!(this.poll_turn(cx));
                 this.hand_on(buffer);
                 return Poll::Ready(Ok(()));
             }
             if !this.unseen.is_empty() {
-                ready!(this.poll_memory(cx, |this| this.handle.0.may_begin_more()))?;
                 let mut unseen = std::mem::take(&mut this.unseen);
                 let taken = this.count(&unseen);
                 this.waiting = unseen.split_to(taken);
@@ -138,8 +188,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
             ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
             let read = &buffer.filled()[before..];
             let taken = this.count(read);
-            let is_there = !this.frames.is_http2() || this.handle.0.try_count_held().is_ok();
-            if taken == read.len() && is_there {
+            if taken == read.len() && this.has_memory() && this.poll_turn(cx).is_ready() {
                 this.count_frames();
                 return Poll::Ready(Ok(()));
             }
@@ -180,7 +229,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HttpStream<S> {
     }
 }
 
-/// How often to look for memory, and so how long a connection that has none is not read at least.
-const MEMORY_INTERVAL: Duration = Duration::from_millis(50);
+impl Paused {
+    fn new() -> Self {
+        let look = Box::pin(sleep(MIN_MEMORY_INTERVAL));
+        Self { since: Instant::now(), interval: MIN_MEMORY_INTERVAL, look }
+    }
+
+    fn look_later(&mut self) {
+        self.interval = (2 * self.interval).min(MAX_MEMORY_INTERVAL);
+        self.look.as_mut().reset(Instant::now() + self.interval);
+    }
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotNeeded => "NotNeeded",
+            Self::Needed => "Needed",
+            Self::Waiting(_) => "Waiting",
+        })
+    }
+}
+
+/// How often to look for memory that others give back: less often the longer there is none.
+const MIN_MEMORY_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_MEMORY_INTERVAL: Duration = Duration::from_millis(400);
 /// How long to look for it.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -31,7 +31,7 @@ pub struct ConnectionLimits {
     max_unauthenticated: Option<usize>,
     pub(crate) max_unauthenticated_per_address: usize,
     pub(crate) max_unauthenticated_requests: usize,
-    pub(crate) max_head_bytes: usize,
+    pub(crate) max_http2_bytes: usize,
     pub(crate) unauthenticated_timeout: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) unauthenticated_write_timeout: Duration,
@@ -48,7 +48,7 @@ impl ConnectionLimits {
             max_unauthenticated: None,
             max_unauthenticated_per_address: 32,
             max_unauthenticated_requests: 8,
-            max_head_bytes: 32 << 20,
+            max_http2_bytes: 32 << 20,
             unauthenticated_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_mins(5),
             unauthenticated_write_timeout: Duration::from_secs(30),
@@ -58,24 +58,28 @@ impl ConnectionLimits {
         }
     }
 
-    /// Maximum number of connections served at once, at least 1, default 1024. At it, a connection is
-    /// closed for the next one: one beyond its caller's share, first one on which nothing is worked at,
-    /// else an unauthenticated one. One beyond its caller's share on which something is worked at is
-    /// closed at once only for a connection from another address. One from the same address, which may
-    /// be the same caller's, waits for a place [first](Self::busy_timeout); up to 64 wait so, accepted.
-    /// A caller's share is as many as others leave free (half of all for one caller alone, a third for
-    /// two), so that no caller keeps all others out. While there is none to close, the next one waits
-    /// unaccepted. A connection that was upgraded counts no more once it is authenticated: whatever
-    /// serves it then has a bound of its own.
+    /// Maximum number of connections served at once, at least 1, default 1024. At the maximum, a connection is
+    /// closed for the next one, the first of these that there is:
+    ///
+    /// 1. One beyond its caller's share on which nothing is worked at.
+    /// 2. One beyond its caller's share on which something is worked at, if the next one comes from another address,
+    ///    or has waited for [`busy_timeout`](Self::busy_timeout): one of the same address may be the same caller's.
+    ///    Up to 64 wait so, accepted.
+    /// 3. An unauthenticated one.
+    ///
+    /// While there is none of them, the next one waits unaccepted. A caller's share is as many as others leave free
+    /// (half of all for one caller alone, a third for two), so that no caller keeps all others out. A connection that
+    /// was upgraded counts no more once it is authenticated: whatever serves it then has a bound of its own.
     pub fn max_connections(mut self, count: usize) -> Self {
         self.max_connections = count.max(1);
         self
     }
 
     /// Maximum number of unauthenticated connections in all, at least 1, default as many as
-    /// [`max_connections`](Self::max_connections). For one more, a connection of the address that
-    /// has most of them is closed at once: the oldest that is silent, or the oldest. Of several addresses with as
-    /// many it is one of any address, and preferably one that has sent nothing.
+    /// [`max_connections`](Self::max_connections). For one more, a connection of the address that has most of them
+    /// is closed at once: the oldest that is silent, or the oldest. Addresses of IPv6 are compared first by their
+    /// networks of 48 bits. Of several addresses with as many, up to 32 are looked at, and the connection goes that
+    /// has sent nothing, or else has sent nothing for the longest time.
     pub fn max_unauthenticated(mut self, count: usize) -> Self {
         self.max_unauthenticated = Some(count.max(1));
         self
@@ -83,8 +87,9 @@ impl ConnectionLimits {
 
     /// Maximum number of silent unauthenticated connections of one address, or one network of 64
     /// bits of IPv6, or one uid of a UNIX socket, at least 1, default 32. Of more the oldest are closed.
-    /// Silent is a client that has sent nothing for a second while the server waits for it, and any after 30 s: many clients
-    /// of one address may connect at the same moment, if they authenticate at once.
+    /// A client is silent that has sent nothing for a second while the server waits for it, and any that is
+    /// unauthenticated after 30 s: many clients of one address may connect at the same moment, if they authenticate
+    /// at once.
     pub fn max_unauthenticated_per_address(mut self, count: usize) -> Self {
         self.max_unauthenticated_per_address = count.max(1);
         self
@@ -98,15 +103,18 @@ impl ConnectionLimits {
         self
     }
 
-    /// Maximum memory in bytes of the heads of all requests that are worked at or wait for their
-    /// [turn](crate::net::Activity::turn) on connections of a protocol that multiplexes them (HTTP/2),
-    /// default 32 MiB; a request that waits counts as 4 KiB more. One caller may have half of what the others
-    /// leave, all unauthenticated connections together a quarter, where heads of 4 KiB that need not wait are not
-    /// counted. A request for which there is no memory is refused. What a library holds of
-    /// [bodies](crate::net::Activity::body) that nobody reads, and of trailers, is counted with them; a connection
-    /// for which there is no memory is not read for a while.
-    pub fn max_head_bytes(mut self, bytes: usize) -> Self {
-        self.max_head_bytes = bytes;
+    /// Maximum memory in bytes of what all connections of HTTP/2 hold, default 32 MiB: heads of requests that are
+    /// worked at or wait for their [turn](crate::net::Activity::turn), and what the library holds of
+    /// [bodies](crate::net::Activity::body) that nobody reads, of trailers, of compressed headers and of streams.
+    /// One caller may have half of what the others leave, all unauthenticated connections together a quarter.
+    ///
+    /// Not counted are 128 KiB of bodies and 64 streams of each authenticated connection, and of an unauthenticated
+    /// one 16 KiB of bodies and two requests with heads of up to 4 KiB; each further one counts as 8.5 KiB.
+    ///
+    /// A connection for which there is no memory is not read; after 10 s of that it is closed. A larger head for
+    /// which there is none is refused.
+    pub fn max_http2_bytes(mut self, bytes: usize) -> Self {
+        self.max_http2_bytes = bytes;
         self
     }
 
@@ -184,7 +192,7 @@ impl fmt::Debug for ConnectionLimits {
             .field("max_unauthenticated", &self.unauthenticated())
             .field("max_unauthenticated_per_address", &self.max_unauthenticated_per_address)
             .field("max_unauthenticated_requests", &self.max_unauthenticated_requests)
-            .field("max_head_bytes", &self.max_head_bytes)
+            .field("max_http2_bytes", &self.max_http2_bytes)
             .field("unauthenticated_timeout", &self.unauthenticated_timeout)
             .field("write_timeout", &self.write_timeout)
             .field("unauthenticated_write_timeout", &self.unauthenticated_write_timeout)

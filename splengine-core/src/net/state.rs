@@ -1,15 +1,16 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::net::HttpBounds;
 use crate::net::answers::Answers;
-use crate::net::heads::Heads;
-use crate::net::table::{Progress, TableEntry};
+use crate::net::http2_memory::Http2Memory;
+use crate::net::table::{Progress, TableEntry, TurnKey};
 use crate::net::unread::UnreadBodies;
-use crate::quota::MemoryError;
+use crate::quota::{KeyedTurn, MemoryError};
 use crate::user_name::UserName;
 
 /// What is known of a connection.
@@ -37,12 +38,14 @@ pub(crate) struct ConnectionState {
     pub(super) arriving: watch::Sender<Option<Instant>>,
     pub(super) progress: Arc<Progress>,
     pub(super) answers: Answers,
-    pub(super) heads: Heads,
+    pub(super) http2_memory: Http2Memory,
     pub(super) unread: UnreadBodies,
     /// How much memory the head of a request takes that has not come to its end.
     pub(super) unfinished_head: AtomicUsize,
     /// What the dynamic table of HPACK may hold of what was read.
     pub(super) table_bytes: AtomicUsize,
+    /// Who waits for memory to read more.
+    pub(super) reader: Mutex<Option<Waker>>,
     /// None of one that was made of a mere socket.
     pub(super) place: Option<TableEntry>,
 }
@@ -65,28 +68,34 @@ impl ConnectionState {
             arriving: watch::channel(None).0,
             progress,
             answers: Answers::new(most.unwrap_or(usize::MAX)),
-            heads: Heads::new(place.as_ref().map(TableEntry::heads)),
+            http2_memory: Http2Memory::new(place.as_ref().map(TableEntry::http2_budgets)),
             unread: UnreadBodies::default(),
             unfinished_head: AtomicUsize::new(0),
             table_bytes: AtomicUsize::new(0),
+            reader: Mutex::default(),
             place,
         }
     }
 
     /// Counts the memory that a library of HTTP/2 may hold, where it is more than every connection may have of it:
-    /// bodies that no one has read, trailers, an unfinished head, what compressed headers refer to, and streams.
+    /// bodies that no one has read, trailers, an unfinished head, what compressed headers refer to, streams, and
+    /// requests of an unauthenticated connection.
     ///
     /// # Errors
     ///
     /// [`MemoryError`] when there is no memory for it: nothing more is to be read for now.
     pub(super) fn try_count_held(&self) -> Result<(), MemoryError> {
-        self.try_count(self.answers.most())
+        self.try_count(self.answers.most(), self.answers.coming())
     }
 
-    fn try_count(&self, most_streams: usize) -> Result<(), MemoryError> {
-        let allowance = match self.is_authenticated.load(Relaxed) {
-            true => HttpBounds::MAX_UNREAD_BYTES as usize,
-            false => UNAUTHENTICATED_ALLOWANCE,
+    fn try_count(&self, most_streams: usize, requests: usize) -> Result<(), MemoryError> {
+        let (allowance, heads) = match self.is_authenticated.load(Relaxed) {
+            true => (ALLOWANCE, 0),
+            false => {
+                let counted = requests.saturating_sub(FREE_UNAUTHENTICATED_STREAMS);
+                let each = UNAUTHENTICATED_HEAD_BYTES + UNAUTHENTICATED_REQUEST_BYTES;
+                (UNAUTHENTICATED_ALLOWANCE, counted.saturating_mul(each))
+            }
         };
         // The library keeps the memory of as many streams as there were at once.
         let streams = most_streams.saturating_sub(self.free_streams());
@@ -95,24 +104,29 @@ impl ConnectionState {
         let held = self.unread.held().saturating_add(headers);
         let held = held.saturating_add(self.table_bytes.load(Relaxed));
         let streams = streams.saturating_mul(STREAM_BYTES);
-        self.heads.set_unread(held.saturating_sub(allowance).saturating_add(streams))
+        let held = held.saturating_sub(allowance).saturating_add(streams);
+        self.http2_memory.set_library(held.saturating_add(heads))
     }
 
-    /// How many requests more may begin, for whose streams there is memory.
+    /// How many requests more may be read now, for whose streams there is memory.
     pub(super) fn max_requests(&self) -> usize {
-        self.counted_streams().saturating_sub(self.answers.coming())
+        self.counted_streams().saturating_sub(self.answers.coming()).min(MAX_REQUESTS_AT_ONCE)
     }
 
     /// Whether one more request may begin: where there is memory, that of a few more streams is counted.
     pub(super) fn may_begin_more(&self) -> bool {
-        let counted = self.counted_streams();
-        if counted > self.answers.coming() {
+        let (counted, coming) = (self.counted_streams(), self.answers.coming());
+        if counted > coming {
             return true;
         }
-        let more = counted.saturating_add(MORE_STREAMS);
-        let is_there = self.try_count(more).is_ok();
+        let more = match self.is_authenticated.load(Relaxed) {
+            true => MORE_STREAMS,
+            false => MORE_UNAUTHENTICATED_STREAMS,
+        };
+        let streams = counted.saturating_add(more);
+        let is_there = self.try_count(streams, coming.saturating_add(more)).is_ok();
         if is_there {
-            self.answers.set_most(more);
+            self.answers.set_most(streams);
         }
         is_there
     }
@@ -129,10 +143,26 @@ impl ConnectionState {
         }
     }
 
-    /// Counts what is less than it was.
+    /// Counts what is less than it was, and lets who waits for that read on.
     pub(super) fn count_held(&self) {
+        if !self.is_multiplexed.load(Relaxed) {
+            return;
+        }
         // Where there is no memory for it, no more is read.
         let _ = self.try_count_held();
+        let reader = self.reader().take();
+        if let Some(reader) = reader {
+            reader.wake();
+        }
+    }
+
+    pub(super) fn reader(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to read requests on a connection that is counted, in the turns of its caller or network.
+    pub(super) fn read_turns(&self) -> Option<[KeyedTurn<TurnKey>; 2]> {
+        self.place.as_ref()?.read(self.user.get())
     }
 
     pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
@@ -157,15 +187,26 @@ impl ConnectionState {
     }
 }
 
-/// What an unauthenticated connection may hold of bodies that nobody has read, without being counted.
+/// What a connection may hold of bodies that nobody has read, without being counted.
+const ALLOWANCE: usize = 128 << 10;
 const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;
 /// How much memory the headers of a request take at most: a library counts a header as 32 bytes and what it has, and keeps
 /// [`HttpBounds::MAX_HEAD_BYTES`] of that.
 const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;
 /// So many streams of an authenticated connection are not counted.
 const FREE_STREAMS: usize = 64;
-const FREE_UNAUTHENTICATED_STREAMS: usize = 16;
+/// So many streams of an unauthenticated connection are not counted, with their heads. With the first, most clients
+/// authenticate; while there is no memory, the others are read so many at once.
+const FREE_UNAUTHENTICATED_STREAMS: usize = 2;
 /// How many more are counted at a time.
 const MORE_STREAMS: usize = 16;
+const MORE_UNAUTHENTICATED_STREAMS: usize = 4;
+/// How many requests are read before others of the same caller or network have their turn.
+const MAX_REQUESTS_AT_ONCE: usize = 16;
+/// What of a head on an unauthenticated connection is counted before the request begins.
+pub(super) const UNAUTHENTICATED_HEAD_BYTES: usize = 4 << 10;
+/// What a request that waits takes beside its head and the library's stream: the task that answers it. Measured:
+/// 1.1 KiB.
+const UNAUTHENTICATED_REQUEST_BYTES: usize = 2 << 10;
 /// What the library keeps of each until the connection is closed. Measured: 2.2 KiB.
 const STREAM_BYTES: usize = 5 << 9;

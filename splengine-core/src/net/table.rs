@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::auth::Network;
-use crate::net::heads::HeadBudgets;
+use crate::net::http2_memory::Http2Budgets;
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
 use crate::quota::{CallerPlace, CallerPlaces, KeyedTurn, KeyedTurns, note_connection_closed};
@@ -21,9 +21,11 @@ use crate::user_name::UserName;
 #[derive(Debug)]
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
-    pub(crate) heads: Arc<HeadBudgets>,
-    /// Requests over HTTP/2 whose work begins, by caller, or else by network.
-    pub(crate) starts: KeyedTurns<Starter>,
+    pub(crate) http2_budgets: Arc<Http2Budgets>,
+    /// Requests over HTTP/2 whose work begins.
+    starts: KeyedTurns<TurnKey>,
+    /// Connections of HTTP/2 whose requests are read.
+    reads: KeyedTurns<TurnKey>,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -96,9 +98,9 @@ struct Stage {
     is_free: bool,
 }
 
-/// Whose request begins.
+/// Who takes turns with themselves: a caller, or on an unauthenticated connection its network.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Starter {
+pub(crate) enum TurnKey {
     User(UserName),
     Network(Network),
 }
@@ -106,11 +108,12 @@ pub(crate) enum Starter {
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let shares = CallerPlaces::new(limits.connections());
-        let heads = Arc::new(HeadBudgets::new(limits.max_head_bytes));
+        let http2_budgets = Arc::new(Http2Budgets::new(limits.max_http2_bytes));
         Arc::new(Self {
             limits,
-            heads,
+            http2_budgets,
             starts: KeyedTurns::new(MAX_STARTS),
+            reads: KeyedTurns::new(1),
             shares,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -250,19 +253,24 @@ impl Table {
         }
     }
 
-    /// Evicts a connection that may go, of the network that has most connections among those whose
-    /// oldest may: the oldest that is silent, if there is such a one. Of several networks with as many it is one
-    /// whose oldest has sent nothing, if some look shows such a one, and any of these: of very many networks
-    /// that each connect once, the latest would push out all who need some round trips to authenticate.
+    /// Evicts a connection that may go, of the site that has most connections, and of its networks that has most,
+    /// among those whose oldest may: the oldest that is silent, if there is such a one. Of several networks with as
+    /// many it is one of some that are looked at: whose oldest has sent nothing, or else for the longest time. Of very
+    /// many networks that each connect once, any other would push out all who need some round trips to authenticate.
     fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Waiting) -> bool) -> bool {
-        let (mut most, mut heaviest) = (0, Vec::new());
+        let mut of_site = HashMap::new();
+        for (network, waiting) in &state.waiting {
+            *of_site.entry(network.site()).or_insert(0) += waiting.len();
+        }
+        let (mut most, mut heaviest) = ((0, 0), Vec::new());
         for (network, waiting) in &state.waiting {
             let Some((oldest, first)) = waiting.first_key_value() else { continue };
-            if waiting.len() < most || !may_go(*oldest, first) {
+            let weight = (of_site[&network.site()], waiting.len());
+            if weight < most || !may_go(*oldest, first) {
                 continue;
             }
-            if waiting.len() > most {
-                (most, heaviest) = (waiting.len(), Vec::new());
+            if weight > most {
+                (most, heaviest) = (weight, Vec::new());
             }
             heaviest.push((*oldest, *network));
         }
@@ -271,11 +279,11 @@ impl Table {
         }
         let number = RandomState::new().hash_one(state.next) as usize % heaviest.len();
         heaviest.rotate_left(number);
-        let has_sent_nothing = |(oldest, network): &&(u64, Network)| {
+        let waiting_since = |(oldest, network): &&(u64, Network)| {
             let waiting = state.waiting.get(network).and_then(|those| those.get(oldest));
-            waiting.is_some_and(Waiting::has_sent_nothing)
+            waiting.map(|waiting| (!waiting.has_sent_nothing(), waiting.last_read()))
         };
-        let chosen = heaviest.iter().take(MAX_LOOKED_AT).find(has_sent_nothing);
+        let chosen = heaviest.iter().take(MAX_LOOKED_AT).min_by_key(waiting_since);
         let (oldest, network) = *chosen.unwrap_or(&heaviest[0]);
         let now = Instant::now();
         let of_network = &state.waiting[&network];
@@ -345,11 +353,15 @@ impl Waiting {
     /// for all of it. What is asked for without credentials is answered in much less than
     /// [`STALL_TIMEOUT`]: a request that is still active then waits for the client to read.
     fn is_silent(&self, now: Instant) -> bool {
-        let last_read =
-            self.progress.begun + Duration::from_millis(self.progress.last_read.load(Relaxed));
-        let quiet = now.saturating_duration_since(last_read.max(self.since));
+        let quiet = now.saturating_duration_since(self.last_read());
         let is_old = now.saturating_duration_since(self.since) >= MAX_AGE;
         is_old || quiet >= STALL_TIMEOUT || (quiet >= SILENT_AFTER && self.does_nothing())
+    }
+
+    /// When something has last come from the client, or else the connection was entered.
+    fn last_read(&self) -> Instant {
+        let last_read = Duration::from_millis(self.progress.last_read.load(Relaxed));
+        self.since.max(self.progress.begun + last_read)
     }
 
     /// Whether nothing has come from the client at all.
@@ -396,14 +408,25 @@ impl TableEntry {
         &self.table.limits
     }
 
-    pub(crate) fn heads(&self) -> Arc<HeadBudgets> {
-        Arc::clone(&self.table.heads)
+    pub(crate) fn http2_budgets(&self) -> Arc<Http2Budgets> {
+        Arc::clone(&self.table.http2_budgets)
     }
 
     /// Begins a request of `user`, or of an unauthenticated client.
-    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedTurn<Starter>> {
-        let starter = user.cloned().map_or(Starter::Network(self.network), Starter::User);
-        self.table.starts.enter(starter).ok()
+    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedTurn<TurnKey>> {
+        self.table.starts.enter(self.turn_key(user)).ok()
+    }
+
+    /// Begins to read requests of `user`, or of an unauthenticated client: the turn among the connections, and
+    /// that among the requests, behind those that were read before.
+    pub(crate) fn read(&self, user: Option<&UserName>) -> Option<[KeyedTurn<TurnKey>; 2]> {
+        let key = self.turn_key(user);
+        let connection = self.table.reads.enter(key.clone()).ok()?;
+        Some([connection, self.table.starts.enter(key).ok()?])
+    }
+
+    fn turn_key(&self, user: Option<&UserName>) -> TurnKey {
+        user.cloned().map_or_else(|| TurnKey::Network(self.network.site()), TurnKey::User)
     }
 
     pub(crate) fn count_timeout(&self) {

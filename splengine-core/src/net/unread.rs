@@ -4,15 +4,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::net::HttpBounds;
-use crate::net::http2_frames::BUFFER_BYTES;
+use crate::net::http2_frames::{Arrived, BUFFER_BYTES};
 
 /// The bodies of the requests of one multiplexed connection.
 ///
 /// A library that cuts frames out of what it has read keeps all of that until each of the frames is taken:
 /// a small frame of a body that no one reads can hold much more than its own length, whatever came with it.
 /// So what is held is at most what was read of the connection since the body that lags behind most had nothing left;
-/// and no more than a buffer for each frame that is not taken.
+/// and no more than what the frames have that are not taken, and a buffer for each.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadBodies {
     /// How many bytes were read of the connection.
@@ -28,6 +27,8 @@ struct Bodies {
     /// How many frames of bodies have come and were not taken. Those of a body that was dropped never are, and
     /// count until there is no body.
     frames: usize,
+    /// How many bytes those frames have.
+    bytes: usize,
 }
 
 impl UnreadBodies {
@@ -37,10 +38,11 @@ impl UnreadBodies {
     }
 
     /// Counts frames of bodies, of which the library has to know before it is asked for more.
-    pub(super) fn count_frames(&self, frames: usize) {
-        if frames > 0 {
+    pub(super) fn count_frames(&self, arrived: Arrived) {
+        if arrived.data_frames > 0 {
             let mut bodies = self.lock();
-            bodies.frames = bodies.frames.saturating_add(frames);
+            bodies.frames = bodies.frames.saturating_add(arrived.data_frames);
+            bodies.bytes = bodies.bytes.saturating_add(arrived.data_bytes);
         }
     }
 
@@ -52,7 +54,7 @@ impl UnreadBodies {
         // What is counted as a body may be a head that waits.
         let frames = bodies.frames.saturating_add(bodies.drained_at.len());
         let of_frames = frames.saturating_mul(BUFFER_BYTES);
-        let most = of_frames.saturating_add(HttpBounds::MAX_UNREAD_BYTES as usize);
+        let most = of_frames.saturating_add(bodies.bytes);
         usize::try_from(held).unwrap_or(usize::MAX).min(most)
     }
 
@@ -86,17 +88,19 @@ impl UnreadBodies {
         }
     }
 
-    /// Notes that a frame of a body was taken.
-    pub(super) fn set_taken(&self) {
+    /// Notes that a frame of a body was taken, which had so many bytes.
+    pub(super) fn set_taken(&self, bytes: usize) {
         let mut bodies = self.lock();
         bodies.frames = bodies.frames.saturating_sub(1);
+        // Padding is not taken.
+        bodies.bytes = if bodies.frames == 0 { 0 } else { bodies.bytes.saturating_sub(bytes) };
     }
 
     pub(super) fn remove(&self, number: u64) {
         let mut bodies = self.lock();
         bodies.drained_at.remove(&number);
         if bodies.drained_at.is_empty() {
-            bodies.frames = 0;
+            (bodies.frames, bodies.bytes) = (0, 0);
         }
     }
 

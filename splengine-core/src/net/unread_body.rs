@@ -61,7 +61,7 @@ impl UnreadBody {
                 state.unread.set_woken(*number);
                 let bytes = bytes(frame);
                 if bytes > 0 {
-                    state.unread.set_taken();
+                    state.unread.set_taken(bytes);
                 }
                 self.taken = self.taken.saturating_add(bytes as u64);
                 // What there was of it at the mark is taken: there is never more than its window.

@@ -145,6 +145,14 @@ impl<K: Eq + Hash> KeyedTurn<K> {
         &self.counted.key
     }
 
+    /// Returns whether it has its turn, which it takes if nothing else of the key waits for one.
+    pub fn try_wait(&mut self) -> bool {
+        if self.permit.is_none() {
+            self.permit = Arc::clone(&self.turns).try_acquire_owned().ok();
+        }
+        self.permit.is_some()
+    }
+
     /// Waits for the turn, which is kept until this is dropped; the turns of a key come in the order in which they
     /// are waited for.
     ///
@@ -201,6 +209,8 @@ mod tests {
         assert_eq!((turns.count(), *bobs.key()), (4, 2));
         drop(alices.remove(0));
         alices[1].wait().await;
+        assert!(bobs.try_wait());
+        assert!(!turns.enter(1).expect("unbounded").try_wait());
         drop((alices, bobs));
         assert_eq!(turns.count(), 0);
         assert!(turns.0.present().keys.is_empty(), "no key is kept");

@@ -343,7 +343,7 @@ async fn status_of(client: &Client, request: http::request::Builder, is_whole: b
 #[tokio::test]
 async fn large_heads_of_requests_that_wait_take_little_memory() {
     // A quarter is for all that are unknown.
-    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
+    let limits = || ConnectionLimits::new().max_http2_bytes(1 << 20);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = with_all_turns_taken(&server).await;
     let waiting = send_each(&client, 16, |client| with_large_head(client, "GET", "/health")).await;
@@ -374,7 +374,7 @@ async fn large_heads_of_requests_that_wait_take_little_memory() {
 /// Nor do those whose queries are long.
 #[tokio::test]
 async fn heads_are_counted_with_their_queries() {
-    let limits = || ConnectionLimits::new().max_head_bytes(1 << 20);
+    let limits = || ConnectionLimits::new().max_http2_bytes(1 << 20);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = with_all_turns_taken(&server).await;
     // What was read of them alone would be less.
@@ -385,13 +385,50 @@ async fn heads_are_counted_with_their_queries() {
 
 /// A request takes memory whatever its head.
 #[tokio::test]
-async fn requests_that_wait_without_memory_are_refused() {
-    let limits = || ConnectionLimits::new().max_head_bytes(64 << 10);
+async fn while_there_is_no_memory_for_unauthenticated_requests_two_are_worked_at_at_once() {
+    let limits = || ConnectionLimits::new().max_http2_bytes(16 << 10);
     let server = server_on(|server| server.connection_limits(limits())).await;
-    let client = with_all_turns_taken(&server).await;
     let small = |client: &Client| Request::get(format!("http://{}/health", client.addr));
-    let (refused, waiting) = split_refused(send_each(&client, 20, small).await).await;
-    assert!(refused >= 4 && waiting.len() >= 2, "{refused} of 20 are refused");
+    let client = Client::open(&server, 0).await;
+    let mut answers = Vec::new();
+    for (number, (mut answer, _)) in send_each(&client, 20, small).await.into_iter().enumerate() {
+        let time = if number < 2 { PATIENCE } else { Duration::from_millis(20) };
+        answers.push((timeout(time, &mut answer).await.is_ok(), answer));
+    }
+    let answered = answers.iter().filter(|(is_answered, _)| *is_answered).count();
+    assert_eq!(answered, 2);
+    // Whoever reads the answers has all of them.
+    let client = Client::open(&server, 1 << 20).await;
+    for (answer, _) in send_each(&client, 20, small).await {
+        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+        assert_eq!(answer.status(), 200);
+    }
+}
+
+/// Those of a client that shows credentials need none.
+#[tokio::test]
+async fn many_requests_at_once_are_answered_though_others_leave_no_memory() {
+    let limits = || ConnectionLimits::new().max_http2_bytes(128 << 10);
+    let server = server_on(|server| server.connection_limits(limits())).await;
+    // They take the quarter that all unauthenticated connections have.
+    let mut others = Vec::new();
+    for _ in 0..4 {
+        let other = Client::open(&server, 0).await;
+        let document =
+            |client: &Client| Request::get(format!("http://{}/openapi.json", client.addr));
+        let sent = send_each(&other, 16, document).await;
+        others.push((other, sent));
+    }
+    eventually("they hold all there is", || server.engine.stats().connections.open == 4).await;
+    let client = Client::open(&server, 1 << 20).await;
+    let whoami = |client: &Client| {
+        let request = Request::get(format!("http://{}/api/v1/whoami", client.addr));
+        request.header("authorization", BEARER)
+    };
+    for (answer, _) in send_each(&client, 50, whoami).await {
+        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+        assert_eq!(answer.status(), 200);
+    }
 }
 
 /// How many are answered by a refusal, and the others.
@@ -437,7 +474,7 @@ async fn is_read(client: &mut Client) -> bool {
 /// Requests whose bodies are on their way keep their heads.
 #[tokio::test]
 async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have() {
-    let limits = || ConnectionLimits::new().max_head_bytes(256 << 10);
+    let limits = || ConnectionLimits::new().max_http2_bytes(256 << 10);
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 1 << 20).await;
     assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
@@ -516,20 +553,35 @@ async fn waiting_with_body(client: &Client) -> Sent {
     (answer, stream)
 }
 
+/// Nor do they keep one that is read from going on.
 #[tokio::test]
-async fn of_bodies_that_nobody_reads_no_more_than_a_window_is_taken() {
-    let server = server_at_work(ConnectionLimits::new()).await;
-    let client = Client::open(&server, 1 << 20).await;
-    let _held = [waiting_with_body(&client).await, waiting_with_body(&client).await];
-    let (_answer, mut stream) = waiting(&client).await;
-    stream.reserve_capacity(1 << 20);
-    assert_eq!(stream.capacity(), 0, "of all bodies together");
+async fn input_of_runs_that_wait_does_not_stop_that_of_the_one_that_runs() {
+    let server = server_of_one_run(|server| server).await;
+    let (client, _served) = crate::support::http_2(server.addr).await;
+    let mut answers = tokio::task::JoinSet::new();
+    for _ in 0..40 {
+        let request = Request::post(format!("http://{}/execute?command=wc&args=-c", server.addr))
+            .header("authorization", BEARER)
+            .header("content-type", "application/octet-stream")
+            .body(http_body_util::Full::new(Bytes::from(vec![b'x'; 200_000])))
+            .expect("a request");
+        let mut client = client.clone();
+        answers.spawn(async move {
+            client.ready().await.expect("open");
+            let answer = client.send_request(request).await.expect("answered");
+            assert_eq!(answer.status(), 200);
+            let body = http_body_util::BodyExt::collect(answer.into_body()).await.expect("whole");
+            serde_json::from_slice::<Value>(&body.to_bytes()).expect("JSON")
+        });
+    }
+    let all = timeout(PATIENCE, answers.join_all()).await.expect("in time");
+    assert!(all.iter().all(|result| result["stdout"] == "200000\n"), "{all:?}");
 }
 
 /// Whatever comes beside bodies that nobody reads may be held by the library with them.
 #[tokio::test]
 async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
-    let server = server_at_work(ConnectionLimits::new().max_head_bytes(32 << 10)).await;
+    let server = server_at_work(ConnectionLimits::new().max_http2_bytes(32 << 10)).await;
     let mut client = Client::open(&server, 1 << 20).await;
     let _held = [waiting_with_body(&client).await, waiting_with_body(&client).await];
     let mut pings = client.pings.take().expect("not asked yet");
@@ -576,7 +628,7 @@ async fn without_credentials_a_request_with_a_body_waits_for_its_turn() {
 /// A header that was sent before is one byte on the wire, and about a hundred in memory.
 #[tokio::test]
 async fn while_trailers_take_all_memory_no_more_is_read() {
-    let limits = ConnectionLimits::new().max_head_bytes(256 << 10);
+    let limits = ConnectionLimits::new().max_http2_bytes(512 << 10);
     let server = server_on(|server| server.connection_limits(limits)).await;
     let mut client = with_all_turns_taken(&server).await;
     let mut trailers = http::HeaderMap::new();
@@ -589,7 +641,9 @@ async fn while_trailers_take_all_memory_no_more_is_read() {
         stream.send_trailers(trailers.clone()).expect("sent");
         held.push((answer, stream));
     }
-    assert!(!is_read(&mut client).await, "it is read while its trailers take all memory");
+    // A ping may come before what was sent before it.
+    let pause = async { while is_read(&mut client).await {} };
+    timeout(PATIENCE, pause).await.expect("it is not read while its trailers take all memory");
     let mut other = Client::open(&server, 1 << 20).await;
     assert_eq!(other.ask_each("/health", 1).await.0, [200], "others are served");
 }

@@ -421,21 +421,40 @@ async fn of_many_networks_one_that_has_sent_nothing_makes_room() {
     }
     assert!(!is_evicted(&first));
     assert_eq!(silent.iter().filter(|place| is_evicted(place)).count(), 180);
-    // Of those that have, it is not always the oldest.
-    let last_of = async || {
-        let table = Table::new(ConnectionLimits::new().max_unauthenticated(20));
-        let all: Vec<_> = (1..=21)
-            .map(|last| {
-                let progress = Progress::new();
-                progress.has_read();
-                enters(&table, &stream, &progress, last)
-            })
-            .collect();
-        all.iter().position(is_evicted)
-    };
-    let mut evicted = HashSet::new();
-    for _ in 0..20 {
-        evicted.insert(last_of().await);
+    // Of those that have, it is the one that has sent nothing for longest.
+    tokio::time::pause();
+    let table = Table::new(ConnectionLimits::new().max_unauthenticated(20));
+    let progresses: Vec<_> = (1..=21).map(|_| Progress::new()).collect();
+    let mut places = Vec::new();
+    for (progress, last) in progresses.iter().zip(1..).take(20) {
+        places.push(enters(&table, &stream, progress, last));
+        progress.has_read();
+        tokio::time::advance(Duration::from_millis(10)).await;
     }
-    assert!(evicted.len() > 1 && !evicted.contains(&None), "{evicted:?}");
+    // Their next round trips.
+    for progress in &progresses[..7] {
+        progress.has_read();
+    }
+    places.push(enters(&table, &stream, &progresses[20], 21));
+    assert_eq!(places.iter().position(is_evicted), Some(7));
+}
+
+/// A site has 65,536 networks of IPv6.
+#[tokio::test]
+async fn networks_of_one_site_make_room_for_others() {
+    let stream = stream().await;
+    let table = Table::new(ConnectionLimits::new().max_unauthenticated(6));
+    let enter = |network: Network| {
+        let place = table.enter(&stream, &Progress::new(), network, Duration::ZERO);
+        place.expect("there is a place")
+    };
+    let mut others: Vec<_> = (1..=2).map(|_| enter(address(1))).collect();
+    let of_site = |number: u16| {
+        Network::Ip(std::net::Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 0).into())
+    };
+    let places: Vec<_> = (1..=20).map(|number| enter(of_site(number))).collect();
+    assert_eq!(places.iter().filter(|place| is_evicted(place)).count(), 16);
+    others.push(enter(address(2)));
+    assert!(!others.iter().any(is_evicted));
+    assert_eq!(places.iter().filter(|place| is_evicted(place)).count(), 1, "one more");
 }

@@ -1,23 +1,23 @@
-//! The memory of the heads of requests, of which one connection may have many at once, and of bodies that
-//! nobody has read yet.
+//! Memory of requests over HTTP/2: their heads, of which one connection may have many at once, and what the library
+//! holds of what it has read.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
 use crate::user_name::UserName;
 
-/// What the heads of all connections of a server take, and bodies that nobody has read yet: of one caller half
-/// of what the others leave, of all unauthenticated connections a quarter.
+/// Budgets of all connections of a server: of one caller half of what the others leave, of all unauthenticated
+/// connections a quarter.
 #[derive(Debug)]
-pub(crate) struct HeadBudgets {
+pub(crate) struct Http2Budgets {
     callers: CallerBudgets,
     unauthenticated: MemoryBudget,
 }
 
-/// The heads of one connection, as far as they are counted.
+/// Memory of one connection, as far as it is counted.
 #[derive(Debug)]
-pub(crate) struct Heads {
-    budgets: Option<Arc<HeadBudgets>>,
+pub(crate) struct Http2Memory {
+    budgets: Option<Arc<Http2Budgets>>,
     held: Mutex<Held>,
 }
 
@@ -26,45 +26,45 @@ struct Held {
     reservation: Option<Reservation>,
     /// The caller's share, of a connection that is counted as unauthenticated still: it had no room.
     owed: Option<MemoryBudget>,
-    /// Of heads.
-    bytes: usize,
-    /// Of bodies.
-    unread_bytes: usize,
+    /// Of heads of requests that were begun.
+    head_bytes: usize,
+    /// Of what the library holds.
+    library_bytes: usize,
 }
 
-impl HeadBudgets {
+impl Http2Budgets {
     pub(crate) fn new(bytes: usize) -> Self {
         let whole = MemoryBudget::new(bytes);
         Self { callers: CallerBudgets::new(&whole), unauthenticated: whole.share(bytes / 4) }
     }
 }
 
-impl Heads {
-    pub(crate) fn new(budgets: Option<Arc<HeadBudgets>>) -> Self {
+impl Http2Memory {
+    pub(crate) fn new(budgets: Option<Arc<Http2Budgets>>) -> Self {
         Self { budgets, held: Mutex::default() }
     }
 
     /// Counts a head of `bytes`, until it is [given back](Self::give_back).
     pub(crate) fn take(&self, bytes: usize) -> Result<(), MemoryError> {
         let mut held = self.lock();
-        let (bytes, unread_bytes) = (held.bytes.saturating_add(bytes), held.unread_bytes);
-        self.resize(&mut held, bytes, unread_bytes)
+        let (bytes, library_bytes) = (held.head_bytes.saturating_add(bytes), held.library_bytes);
+        self.resize(&mut held, bytes, library_bytes)
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
         let mut held = self.lock();
-        let (bytes, unread_bytes) = (held.bytes.saturating_sub(bytes), held.unread_bytes);
+        let (bytes, library_bytes) = (held.head_bytes.saturating_sub(bytes), held.library_bytes);
         // Less is always there.
-        let _ = self.resize(&mut held, bytes, unread_bytes);
+        let _ = self.resize(&mut held, bytes, library_bytes);
     }
 
-    /// Counts `unread_bytes` of bodies that nobody has read, in place of what was counted of them before.
-    pub(crate) fn set_unread(&self, unread_bytes: usize) -> Result<(), MemoryError> {
+    /// Counts `library_bytes` of what the library holds, in place of what was counted of it before.
+    pub(crate) fn set_library(&self, library_bytes: usize) -> Result<(), MemoryError> {
         let mut held = self.lock();
-        let bytes = held.bytes;
-        match held.unread_bytes == unread_bytes {
+        let bytes = held.head_bytes;
+        match held.library_bytes == library_bytes {
             true => Ok(()),
-            false => self.resize(&mut held, bytes, unread_bytes),
+            false => self.resize(&mut held, bytes, library_bytes),
         }
     }
 
@@ -72,10 +72,10 @@ impl Heads {
         &self,
         held: &mut Held,
         bytes: usize,
-        unread_bytes: usize,
+        library_bytes: usize,
     ) -> Result<(), MemoryError> {
         let Some(budgets) = &self.budgets else { return Ok(()) };
-        let whole = bytes.saturating_add(unread_bytes);
+        let whole = bytes.saturating_add(library_bytes);
         let is_less = whole <= held.counted();
         if let Some(share) = held.owed.as_ref().filter(|_| !is_less) {
             let mut reservation = share.reservation();
@@ -89,7 +89,7 @@ impl Heads {
                 false => reservation.try_grow(whole)?,
             }
         }
-        (held.bytes, held.unread_bytes) = (bytes, unread_bytes);
+        (held.head_bytes, held.library_bytes) = (bytes, library_bytes);
         Ok(())
     }
 
@@ -113,6 +113,6 @@ impl Heads {
 
 impl Held {
     fn counted(&self) -> usize {
-        self.bytes.saturating_add(self.unread_bytes)
+        self.head_bytes.saturating_add(self.library_bytes)
     }
 }
