@@ -1,23 +1,10 @@
 //! Requests under an `Idempotency-Key` are done once.
 
 use serde_json::json;
-use splengine_core::batch::BatchPolicy;
-use splengine_core::files::FilePolicy;
-use splengine_core::session::SessionPolicy;
-use splengine_core::store::MemoryStore;
 
 use crate::support::*;
 
 const KEY: &str = "Idempotency-Key: one\r\n";
-
-async fn server() -> TestServer {
-    let root = tempfile::tempdir().expect("a directory").keep();
-    let files = FilePolicy::new(&root).expect("a root");
-    std::fs::write(root.join("a"), "a").expect("written");
-    let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
-    let sessions = SessionPolicy::new().store(root.join("sessions")).expect("writable");
-    server_with(|engine| engine.files(files).batches(batches).sessions(sessions), |http| http).await
-}
 
 fn runs(server: &TestServer) -> usize {
     std::fs::read_to_string(server.root.path().join("ran")).map_or(0, |ran| ran.lines().count())
@@ -25,7 +12,7 @@ fn runs(server: &TestServer) -> usize {
 
 #[tokio::test]
 async fn a_command_is_run_once() {
-    let server = server().await;
+    let server = complete_server().await;
     let body = sh("echo x >> ran; echo $$; exit 3");
     let first = server.ask_with("POST", "/execute", KEY, Some(&body)).await;
     assert_eq!((first.status, first.header("idempotency-replayed")), (200, None));
@@ -49,7 +36,7 @@ async fn a_command_is_run_once() {
 
 #[tokio::test]
 async fn a_repetition_waits_for_a_command_whose_client_has_left() {
-    let server = server().await;
+    let server = complete_server().await;
     let body = sh("echo x >> ran; while [ ! -e go ]; do sleep 0.02; done; echo well");
     let mut first = server.connect().await;
     let header = KEY.trim_end();
@@ -67,7 +54,7 @@ async fn a_repetition_waits_for_a_command_whose_client_has_left() {
 
 #[tokio::test]
 async fn what_was_refused_was_not_done() {
-    let server = server().await;
+    let server = complete_server().await;
     let missing = json!({"command": "./later"});
     server.ask_with("POST", "/execute", KEY, Some(&missing)).await.problem(422);
     let program = server.root.path().join("later");
@@ -80,7 +67,7 @@ async fn what_was_refused_was_not_done() {
 
 #[tokio::test]
 async fn sessions_files_and_batches_are_made_once() {
-    let server = server().await;
+    let server = complete_server().await;
     let session = json!({"command": "cat"});
     let mut ids = Vec::new();
     for _ in 0..2 {
@@ -123,7 +110,7 @@ async fn sessions_files_and_batches_are_made_once() {
 
 #[tokio::test]
 async fn a_key_that_can_not_be_heeded_is_refused() {
-    let server = server().await;
+    let server = complete_server().await;
     let body = sh("echo x >> ran").to_string();
     let key = KEY.trim_end();
     let input = "Content-Type: application/octet-stream";
@@ -148,23 +135,4 @@ async fn a_key_that_can_not_be_heeded_is_refused() {
     }
     assert_eq!(runs(&server), 0);
     assert_eq!(server.ask_with("GET", "/health", KEY, None).await.status, 200);
-}
-
-#[tokio::test]
-async fn unknown_parameters_are_refused_for_batches_and_files() {
-    let server = server().await;
-    for (method, path) in [
-        ("POST", "/api/v1/batches"),
-        ("GET", "/api/v1/batches/b/steps/s/log"),
-        ("POST", "/api/v1/batches/b/steps/s/stdin"),
-        ("GET", "/api/v1/files/a"),
-        ("PUT", "/api/v1/files/a"),
-        ("POST", "/api/v1/files/a"),
-        ("DELETE", "/api/v1/files/a"),
-    ] {
-        let batch = json!({"steps": [{"command": "true"}]});
-        let body = path.ends_with("batches").then_some(&batch);
-        let refused = server.ask(method, &format!("{path}?nonsense=1"), body).await;
-        assert!(refused.problem(400).contains("unknown parameter `nonsense`"), "{method} {path}");
-    }
 }

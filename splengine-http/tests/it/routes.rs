@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::server;
+use serde_json::json;
+
+use crate::support::{complete_server, server};
 
 /// Paths that the document leaves out: other addresses of what it has, and what belongs to no API.
 const UNDOCUMENTED: [&str; 6] =
@@ -59,4 +61,35 @@ async fn the_document_has_every_route_and_no_other() {
     let metrics = server.get("/metrics").await.text().to_owned();
     assert!(metrics.contains("method=\"PUT\""), "{metrics}");
     assert!(!metrics.contains("method=\"other\""), "src/metrics.rs names every method:\n{metrics}");
+}
+
+#[tokio::test]
+async fn unknown_parameters_are_refused_on_every_route() {
+    let server = complete_server().await;
+    let document = server.get("/openapi.json").await.json();
+    let paths = document["paths"].as_object().expect("paths");
+    let mut routes: Vec<(String, String)> = Vec::new();
+    for (path, operations) in paths {
+        let methods = operations.as_object().expect("operations").keys();
+        routes.extend(methods.map(|method| (method.to_uppercase(), path.clone())));
+    }
+    // Of the undocumented ones `/` and `/api/v1/files` only redirect.
+    for (method, path) in
+        [("POST", "/execute"), ("GET", "/info"), ("GET", "/metrics"), ("GET", "/openapi.json")]
+    {
+        routes.push((method.to_owned(), path.to_owned()));
+    }
+    let command = json!({"command": "true"});
+    for (method, path) in routes {
+        // A file is looked for, and the name of a stream read, before the query.
+        let path = path.replace("/files/{path}", "/files/a").replace("{stream}", "stdout");
+        let path = path.replace(['{', '}'], "");
+        // These take nothing but JSON, and find that out before they read the query.
+        let takes_json = path.ends_with("/execute") || path == "/api/v1/batches";
+        let body = (method == "POST" && takes_json).then_some(&command);
+        let refused = server.ask(&method, &format!("{path}?nonsense=1"), body).await;
+        let told = refused.text();
+        assert_eq!(refused.status, 400, "{method} {path}: {told}");
+        assert!(told.contains("unknown parameter `nonsense`"), "{method} {path}: {told}");
+    }
 }

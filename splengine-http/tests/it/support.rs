@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use splengine_core::auth::{Secret, SharedAuthenticator, StaticTokens};
 use splengine_core::batch::BatchPolicy;
 use splengine_core::engine::EngineBuilder;
+use splengine_core::files::FilePolicy;
+use splengine_core::session::SessionPolicy;
 use splengine_core::store::MemoryStore;
 use splengine_core::{Caller, Engine, Execute, LocalExecutor, Scope};
 use splengine_http::{HttpServer, HttpServerBuilder};
@@ -111,6 +113,17 @@ pub(crate) async fn batch_server_as(
     // Kept as long as the engine may write there.
     std::mem::forget(outputs);
     server
+}
+
+/// A server of everything that an engine has: sessions that are kept, batches, and files, one of which is
+/// called `a`.
+pub(crate) async fn complete_server() -> TestServer {
+    let root = tempfile::tempdir().expect("a directory").keep();
+    let files = FilePolicy::new(&root).expect("a root");
+    std::fs::write(root.join("a"), "a").expect("written");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
+    let sessions = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    server_with(|engine| engine.files(files).batches(batches).sessions(sessions), |http| http).await
 }
 
 /// A step that runs `sh -c script`.
