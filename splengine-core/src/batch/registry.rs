@@ -39,9 +39,9 @@ pub(crate) struct Registry {
     /// Number of batches that were gone on with, once that is done; nothing where they could not be
     /// read.
     pub(crate) resumed: OnceCell<Option<usize>>,
-    /// What is over may have to make quota.
+    /// Wakes the task that removes batches that are over.
     ended: Arc<Notify>,
-    /// So many batches, and bytes of them, may end before any has to make quota.
+    /// How many batches, and bytes of them, may end before a kept one has to be removed.
     slack: Mutex<(usize, u64)>,
     /// The time of the start, in milliseconds, by which ages are counted, and since when.
     epoch: (u64, Instant),
@@ -99,7 +99,7 @@ impl LiveBatch {
     }
 }
 
-/// Room for a batch's steps; given back when dropped.
+/// The places of a batch's steps among those that are not over; given back when dropped.
 pub(crate) struct StepQuota {
     registry: Weak<Registry>,
     user: UserName,
@@ -136,7 +136,8 @@ impl Registry {
         start.saturating_add(duration_millis(since.elapsed()))
     }
 
-    /// Room for so many steps of `user`; always, for those that were accepted before.
+    /// Places for so many steps of `user`; beyond the bounds too if `always`, for batches that were accepted
+    /// before.
     pub(crate) fn step_quota(
         self: &Arc<Self>,
         user: &UserName,
@@ -187,7 +188,7 @@ impl Registry {
         self.driven.send_modify(|count| *count -= 1);
     }
 
-    /// Takes room for so much output of a batch that is not over, or says why there is none.
+    /// Counts so much output of a batch that is not over, or says why it can't be kept.
     pub(crate) fn take_output(&self, live: &LiveBatch, bytes: u64) -> Result<(), &'static str> {
         let mut state = self.state();
         let own = state.printed.get(&live.user).copied().unwrap_or(0);
@@ -211,7 +212,7 @@ impl Registry {
         live.bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Has quota made for a batch that has just ended, if there is too little.
+    /// Has kept batches removed if, with one that has just ended, there are more than the policy allows.
     pub(crate) fn has_ended(&self, summary: &Summary) {
         let mut slack = self.slack.lock().unwrap_or_else(PoisonError::into_inner);
         let left = slack.0.checked_sub(1).zip(slack.1.checked_sub(summary.stored_bytes()));
@@ -362,7 +363,7 @@ impl Registry {
         if let Ok(Some(summary)) = self.journal.summary(id).await {
             changes.extend(listed(&summary, id, &summary.user).map(Change::remove));
             if let Some(text) = &summary.key {
-                // A repetition must not make a second batch because the first had to make quota.
+                // A repetition must not make a second batch because the first was removed to keep others.
                 changes.push(Change::set(key::orphan(when, &summary.user, text), []));
             }
         }
@@ -423,7 +424,7 @@ fn start_of(last_end: Option<u64>, now: u64) -> u64 {
     last_end.map_or(now, |last| last.saturating_add(now.saturating_sub(last).min(MAX_DOWNTIME)))
 }
 
-/// How many batches, and bytes of them, may end before one of `kept` has to make quota.
+/// How many batches, and bytes of them, may end before one of `kept` has to be removed.
 fn slack(kept: &[Kept], gone: &[usize], bounds: Bounds) -> (usize, u64) {
     let mut shares: HashMap<&str, (usize, u64)> = HashMap::new();
     let mut all = (0_usize, 0_u64);

@@ -212,7 +212,8 @@ async fn what_was_written_before_the_end_waits_for_a_reader_that_comes_late() {
     assert_eq!(captured.end.exit_code, 7);
 }
 
-/// The number of runs, which `SPLENGINE_TEST_RUNS` sets; CI runs 10,000.
+/// All output of a run arrives, up to its last byte. `SPLENGINE_TEST_RUNS` sets the number of runs, 1000 at
+/// most, which is what CI runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_tail_is_ever_lost() {
     let count: usize = std::env::var("SPLENGINE_TEST_RUNS")
