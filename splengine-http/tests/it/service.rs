@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -193,6 +194,31 @@ async fn metrics_count_what_happens() {
     }
     assert!(text.ends_with("# EOF\n"));
     assert!(!text.contains("alice"));
+}
+
+#[tokio::test]
+async fn the_readme_lists_every_metric() {
+    let server = server().await;
+    server.get("/health").await;
+    let response = server.get("/metrics").await;
+    let served: BTreeSet<(String, &str)> = response
+        .text()
+        .lines()
+        .filter_map(|line| {
+            let (name, kind) = line.strip_prefix("# TYPE ")?.split_once(' ')?;
+            let end = if kind == "counter" { "_total" } else { "" };
+            Some((format!("{name}{end}"), kind))
+        })
+        .collect();
+    let listed: BTreeSet<(String, &str)> = include_str!("../../README.md")
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("| `splengine_")?.split_once("` | ")?;
+            let (kind, _) = rest.split_once(" |")?;
+            Some((format!("splengine_{name}"), kind))
+        })
+        .collect();
+    assert_eq!(served, listed, "what /metrics has, and the table of README.md");
 }
 
 #[tokio::test]
