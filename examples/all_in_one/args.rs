@@ -20,18 +20,19 @@ use crate::settings::UsageError;
     `all-in-one repair-batches` read and repair the store of batches. Each has a --help of its own."
 )]
 pub(crate) struct Args {
-    /// The directory outside which no command runs [default: /spl if there is one, else the
-    /// current directory]
+    /// The directory outside which no command runs and no file is served [default: /spl if there is one,
+    /// else the current directory]
     #[arg(long, value_name = "DIR", env = "SPLENGINE_ROOT")]
     pub(crate) root: Option<PathBuf>,
-    /// The program that commands are given to [default: the command's first word]
+    /// The program whose arguments the words of a command are [default: none; the first word of a command
+    /// names its program]
     #[arg(long, value_name = "PATH", env = "SPLENGINE_PROGRAM")]
     pub(crate) program: Option<String>,
     /// The shell of terminal sessions [default: bash, or sh where there is none]
     #[arg(long, value_name = "PATH", env = "SPLENGINE_SHELL")]
     pub(crate) shell: Option<String>,
-    /// Address of the HTTP server: HOST:PORT, where port 0 is a free one, or a UNIX socket, unix:PATH or
-    /// unix:PATH,mode=0660; `off` leaves it out [default: 127.0.0.1:8080]
+    /// Address of the HTTP server: HOST:PORT, where port 0 stands for any free port, or a UNIX socket,
+    /// unix:PATH or unix:PATH,mode=0660; `off` starts no such server [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_HTTP")]
     pub(crate) http: Option<String>,
     /// Address of the WebSocket server, as for --http [default: 127.0.0.1:8081]
@@ -43,13 +44,13 @@ pub(crate) struct Args {
     /// Address of the Avro RPC server, as for --http [default: 127.0.0.1:9090]
     #[arg(long, value_name = "ADDR", env = "SPLENGINE_AVRO")]
     pub(crate) avro: Option<String>,
-    /// A user's token; can be given several times, in the environment with commas or line ends
+    /// A user's token, USER=TOKEN; can be given several times, in the environment with commas or line ends
     /// between. Other users of the host can see the flag: --tokens is safer
     #[arg(long, value_name = "USER=TOKEN", env = "SPLENGINE_TOKEN", hide_env_values = true)]
     pub(crate) token: Vec<String>,
     /// A file of tokens, one `USER=TOKEN SCOPE…` per line, with scopes or without; # begins a comment.
-    /// The token's hash can take its place, as `all-in-one token USER` makes it. Other users of the
-    /// host must not be able to read it
+    /// A token's hash can stand for the token, as `all-in-one token USER` makes it. Other users of the
+    /// host must not be able to read the file
     #[arg(long, value_name = "FILE", env = "SPLENGINE_TOKENS")]
     pub(crate) tokens: Option<PathBuf>,
     /// A directory of users' SSH keys, in OpenSSH's format: a file for each user, named after the user
@@ -61,8 +62,8 @@ pub(crate) struct Args {
     /// The file of further settings, in TOML [default: none]
     #[arg(long, value_name = "FILE", env = "SPLENGINE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Time that running commands have, after SIGTERM, to end by themselves; the server ends up to 10
-    /// seconds later [default: 30]
+    /// Time in seconds that running commands have, when the server is ended by SIGTERM, to end by
+    /// themselves; the server ends up to 10 seconds later [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SPLENGINE_GRACE")]
     pub(crate) grace: Option<String>,
     /// What the flags that were given are to be called in a complaint.

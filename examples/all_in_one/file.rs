@@ -22,7 +22,7 @@ use crate::tokens;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct File {
     /// Directory outside which no command runs and no file is served. Default: `/spl` if there is one, else
-    /// the current directory.
+    /// the directory that the server is started in.
     pub(crate) root: Option<PathBuf>,
     /// Shell of terminal sessions: an absolute path, or a name on the commands' PATH. Default: bash, or sh
     /// where there is none.
@@ -39,12 +39,12 @@ pub(crate) struct File {
     /// Avro RPC server; see [`avro`](#avro).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) avro: AvroTable,
-    /// Tokens of users, each `USER=TOKEN SCOPE…`, with scopes or without. Default: none. A file with
-    /// tokens must not be readable by other users of the host.
+    /// Tokens of users, each `USER=TOKEN SCOPE…`; a token without scopes has all scopes of its user but
+    /// `admin`. Default: none. A file with tokens must not be readable by other users of the host.
     #[serde(default)]
     pub(crate) token: Vec<String>,
-    /// File of such lines, in which a token's hash can take its place; it is read again when it
-    /// changes. Default: none.
+    /// File of tokens, one `USER=TOKEN SCOPE…` a line, in which a token's hash can stand for the token, as
+    /// `all-in-one token USER` makes it; it is read again when it changes. Default: none.
     pub(crate) tokens: Option<PathBuf>,
     /// Directory of users' SSH keys: a file for each user, named after the user, in OpenSSH's format.
     /// Default: none.
@@ -54,11 +54,12 @@ pub(crate) struct File {
     /// Scopes of users; see [`users.NAME`](#usersname).
     #[serde(default)]
     pub(crate) users: BTreeMap<String, UserTable>,
-    /// Time in seconds that running commands have, after SIGTERM, to end by themselves. What still runs then
-    /// has `[limits] kill-grace` until SIGKILL, and connections that linger are closed after it: the server
-    /// ends up to 10 seconds after `grace`, with the defaults. Default 30.
+    /// Time in seconds that running commands have, when the server is ended by SIGTERM, to end by themselves.
+    /// Those that still run after it get SIGTERM, and SIGKILL after `[limits] kill-grace`; then connections
+    /// that are still open are closed. With the defaults the server ends up to 10 seconds after `grace`.
+    /// Default 30.
     pub(crate) grace: Option<u64>,
-    /// The program that commands are given to; see [`program`](#program).
+    /// Program whose arguments the words of a command are; see [`program`](#program).
     #[serde(default, deserialize_with = "text_or_table")]
     pub(crate) program: ProgramTable,
     /// How commands are run; see [`commands`](#commands).
@@ -108,8 +109,8 @@ pub(crate) struct UserTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct HttpTable {
-    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
-    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
+    /// Address `HOST:PORT`, where port 0 stands for any free port, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` starts no such server. Default
     /// `127.0.0.1:8080`.
     pub(crate) address: Option<String>,
     /// Path below which clients find the server, such as `/engine`, if a proxy removes it before it
@@ -126,10 +127,10 @@ pub(crate) struct HttpTable {
     pub(crate) keep_alive_timeout: Option<NonZeroU64>,
     /// Maximum size in bytes of a JSON body; a larger one is refused with 413. Default 16777216 (16 MiB).
     pub(crate) max_body: Option<usize>,
-    /// Maximum memory in bytes of all bodies together while they are read; one caller has half of what
-    /// the others leave. As
-    /// much again is for answers that their clients have not read yet, and as much for followers of
-    /// batches. Default 268435456 (256 MiB).
+    /// Maximum memory in bytes of the bodies of all requests together while they are read. Answers that their
+    /// clients have not read yet may take as much again, and so may requests that follow the events of
+    /// batches. Of each of these one caller may have half of what the others leave. Default 268435456 (256
+    /// MiB).
     pub(crate) max_buffered: Option<usize>,
 }
 
@@ -137,17 +138,17 @@ pub(crate) struct HttpTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct WsTable {
-    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
-    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
+    /// Address `HOST:PORT`, where port 0 stands for any free port, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` starts no such server. Default
     /// `127.0.0.1:8081`.
     pub(crate) address: Option<String>,
-    /// Origins whose pages may open terminals. Default: the server's own.
+    /// Origins whose pages may open terminals. Default: the server's own origin.
     #[serde(default)]
     pub(crate) allow_origins: Vec<String>,
     /// Maximum number of WebSockets open at once; the next one is refused with 503. Default 1024.
     pub(crate) max_clients: Option<usize>,
-    /// Address of the console as browsers see it, if that is not the server's own: behind a proxy.
-    /// Default: what `Host` says.
+    /// Address of the console as browsers see it, if it is another one than the header `Host` names, as
+    /// behind some proxies. Default: what `Host` names.
     pub(crate) public_url: Option<String>,
 }
 
@@ -155,8 +156,8 @@ pub(crate) struct WsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct AvroTable {
-    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
-    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
+    /// Address `HOST:PORT`, where port 0 stands for any free port, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` starts no such server. Default
     /// `127.0.0.1:9090`.
     pub(crate) address: Option<String>,
     /// Maximum number of connections served at once, at least 1. Default 1024.
@@ -178,8 +179,8 @@ pub(crate) struct AvroTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SshTable {
-    /// Address `HOST:PORT`, where port 0 is a free one, or a UNIX socket: `unix:PATH`, or
-    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` leaves the server out. Default
+    /// Address `HOST:PORT`, where port 0 stands for any free port, or a UNIX socket: `unix:PATH`, or
+    /// `unix:PATH,mode=0660` for other permissions than 0600; `off` starts no such server. Default
     /// `127.0.0.1:2222`.
     pub(crate) address: Option<String>,
     /// Files of private host keys in OpenSSH's format; a missing one is created, of ed25519. The first
@@ -206,21 +207,24 @@ pub(crate) struct SshTable {
     pub(crate) signals: SignalsWord,
     /// Whether the old protocol of scp is served. Default true.
     pub(crate) scp: Option<bool>,
-    /// Targets to which connections are forwarded: `HOST:PORT`, `HOST:*`, or the path of a socket. Default:
-    /// none.
+    /// Targets to which clients may have connections forwarded: `HOST:PORT`, `HOST:*`, or the path of a
+    /// socket. Default: none.
     #[serde(default)]
     pub(crate) permit_open: Vec<String>,
-    /// Names of the variables that clients may set; a `*` at the end matches any rest. Default `LANG`,
-    /// `LC_*`, `TZ`, `COLORTERM`.
+    /// Names of the variables that clients may set; a `*` at the end matches any rest. Replaces the default
+    /// list: repeat the names you still want. Variables that make a program run other code (`PATH`, `LD_*`,
+    /// `BASH_ENV` and the like) are never accepted. Default `LANG`, `LC_*`, `TZ`, `COLORTERM`.
     pub(crate) accept_env: Option<Vec<String>>,
     /// Maximum number of connections served at once, at least 1. Default 1024.
     pub(crate) max_connections: Option<NonZeroU32>,
-    /// Directory for what clients have sent and programs have not read yet, beyond what is kept in
+    /// Directory for data that clients have sent and programs have not read yet, beyond what is kept in
     /// memory. Default `runtime/ssh/unread` below root.
     pub(crate) unread_directory: Option<PathBuf>,
-    /// Maximum number of bytes that one caller has there. Default 1073741824 (1 GiB).
+    /// Maximum number of bytes that one caller may have in `unread-directory`; a channel that would exceed it
+    /// is closed. Default 1073741824 (1 GiB).
     pub(crate) max_unread_per_caller: Option<u64>,
-    /// Maximum number of bytes that all callers have there. Default 4294967296 (4 GiB).
+    /// Maximum number of bytes that all callers together may have in `unread-directory`; a channel that would
+    /// exceed it is closed. Default 4294967296 (4 GiB).
     pub(crate) max_unread: Option<u64>,
     /// Time in milliseconds for a client to authenticate, at least 1. Default 120000.
     pub(crate) login_grace: Option<NonZeroU64>,
@@ -277,7 +281,7 @@ pub(crate) enum SignalsWord {
     Status,
 }
 
-/// `[sessions]`: terminal sessions. A time of 0 switches its limit off.
+/// `[sessions]`: terminal sessions.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct SessionsTable {
@@ -285,64 +289,69 @@ pub(crate) struct SessionsTable {
     pub(crate) max: Option<usize>,
     /// Maximum number of one caller's sessions at once. Default 64.
     pub(crate) max_per_caller: Option<usize>,
-    /// Maximum number of clients that are attached to one session. Default 64.
+    /// Maximum number of clients that are attached to one session at once. Default 64.
     pub(crate) max_clients: Option<usize>,
-    /// Maximum number of bytes of arguments and variables that all sessions hold in memory. Default 67108864
-    /// (64 MiB).
+    /// Maximum memory in bytes of the arguments and variables of the commands of all sessions; the next
+    /// session is refused. Default 67108864 (64 MiB).
     pub(crate) max_command_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's sessions. Default: half of what the others leave of
-    /// `max-command-bytes`.
+    /// Maximum memory in bytes of the arguments and variables of the commands of one caller's sessions; the
+    /// next session is refused. Default: half of what the others leave of `max-command-bytes`.
     pub(crate) max_command_bytes_per_caller: Option<usize>,
-    /// Number of lines that are kept above the screen, as far as `max-screen-bytes` allows; one takes 16 to
-    /// 20 bytes a column. Default 300.
+    /// Number of lines that are kept above the screen of a session, as far as `max-screen-bytes` allows; one
+    /// takes 16 to 20 bytes a column. Default 300.
     pub(crate) scrollback: Option<usize>,
-    /// Number of bytes of memory that the screens of all sessions take together; of it one caller alone may
-    /// have half. A cell counts 40 bytes, and 512 KiB of each session are not counted: 200 columns by 60 rows.
-    /// Sessions and sizes beyond it are refused; lines above a screen go, the oldest first. Screens that wait
-    /// to be read by clients may take half as much. Default 134217728 (128 MiB).
+    /// Maximum memory in bytes of the screens of all sessions together, of which one caller alone may have
+    /// half. A cell counts 40 bytes; the first 512 KiB of each session, which are 200 columns by 60 rows, are
+    /// not counted. A session or a change of size that would exceed it is refused; of the lines above screens
+    /// the oldest are dropped. Screens drawn for clients that have not read them yet may take half as much.
+    /// Default 134217728 (128 MiB).
     pub(crate) max_screen_bytes: Option<usize>,
-    /// Number of bytes of output that are kept for clients to resume from, at least 131072. Default 1048576
-    /// (1 MiB).
+    /// Number of bytes of a session's output that are kept in memory, at least 131072: a client whose
+    /// connection broke continues within them. Default 1048576 (1 MiB).
     pub(crate) log: Option<usize>,
-    /// Time in milliseconds without input and output after which a session is ended. Default 0.
+    /// Time in milliseconds without input and output after which a session is ended; 0 is never. Default 0.
     pub(crate) idle_timeout: Option<u64>,
-    /// Time in milliseconds without a client after which a session is ended. Default 604800000 (7 days).
+    /// Time in milliseconds without a client after which a session is ended; 0 is never. Default 604800000 (7
+    /// days).
     pub(crate) detached_timeout: Option<u64>,
-    /// Age in milliseconds at which a session is ended. Default 0.
+    /// Age in milliseconds at which a session is ended; 0 is never. Default 0.
     pub(crate) max_age: Option<u64>,
-    /// Time in milliseconds before such an end at which clients are warned. Default 60000.
+    /// Time in milliseconds before a session is ended for idleness, for having no client, or for its age, at
+    /// which its clients are warned. Default 60000.
     pub(crate) warning: Option<u64>,
-    /// Whether a session is not ended for its idleness, or for having no client, while a program runs
-    /// in the foreground. Default true.
+    /// Whether a session is kept, though it is idle or has no client, while a program runs in the foreground
+    /// of its shell. Default true.
     pub(crate) busy_stays: Option<bool>,
     /// Time in milliseconds for which a session whose program has ended stays in the list. Default 600000.
     pub(crate) ended_retention: Option<u64>,
-    /// Whose window sets the size: `controller`, `smallest`, `largest` or `fixed`. Default
+    /// Whose window sets the size of a terminal: that of the client in control (`controller`), the smallest
+    /// or the largest of those that may type (`smallest`, `largest`), or nobody's (`fixed`). Default
     /// `controller`.
     #[serde(default)]
     pub(crate) size: SizeWord,
-    /// What is recorded: `off`, `output` or `output-and-input`. Default `output`.
+    /// What is recorded of sessions: `off` (nothing), `output` or `output-and-input`. Default `output`.
     #[serde(default)]
     pub(crate) recording: RecordingWord,
     /// Maximum number of bytes of a recording; beyond it the session continues without a recording, as
     /// it does if the disk is full or accepts no writes for 10 seconds. A program that prints faster
     /// than its recording is written is slowed down. Default 16777216 (16 MiB).
     pub(crate) max_recording: Option<u64>,
-    /// Number of bytes of memory that screens take which are read: as they are, as they were at some time of a
-    /// recording, or saved ones; of it one caller alone may have half. What is written of sessions may take
+    /// Maximum memory in bytes for screens that are read without attaching: live ones, those of a recording,
+    /// and saved ones. One caller alone may have half of it. Sessions that are being written to disk may take
     /// as much again. Default 134217728 (128 MiB).
     pub(crate) max_read_bytes: Option<usize>,
-    /// Time in milliseconds for which a read of such a screen waits for that memory, and for its turn to read
-    /// files: one at a time of each caller, two in all. Beyond it it is refused with 429 or 503; 0 waits for
-    /// nothing. Default 10000.
+    /// Time in milliseconds that a client which reads a screen, a recording or a saved session waits for
+    /// memory (`max-read-bytes`), and for its turn to read files: one read at a time for each caller, two for
+    /// all. Then the read is refused with 429 or 503; 0 is without waiting. Default 10000.
     pub(crate) read_timeout: Option<u64>,
-    /// Time in milliseconds that all sessions together have to be saved when the server ends, where
-    /// `grace` is shorter. Sessions that are not saved by then are logged; 0 is none. Default 10000.
+    /// Time in milliseconds for saving all sessions when the server ends, if it is longer than `grace`.
+    /// Sessions that are not saved by then are logged. Default 10000.
     pub(crate) save_timeout: Option<u64>,
-    /// Whether sessions are kept on disk. Default true, or false if root was never written to and is
-    /// not writable.
+    /// Whether sessions are kept on disk, in `runtime/sessions` below root, so that they can be saved,
+    /// recorded, and listed as lost after a crash. Default: true, but false if that directory does not exist
+    /// and can't be created.
     pub(crate) keep: Option<bool>,
-    /// Whether sessions continue while the server is restarted; needs `keep`. Default false.
+    /// Whether the programs of sessions go on while the server is restarted; needs `keep`. Default false.
     #[serde(default)]
     pub(crate) survive: bool,
 }
@@ -351,19 +360,21 @@ pub(crate) struct SessionsTable {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ConnectionsTable {
-    /// Maximum number of unauthenticated connections, at least 1. Default 1024; 512 for SSH.
+    /// Maximum number of unauthenticated connections of one server, at least 1; one of them is closed for the
+    /// next one. Default 1024; 512 for SSH.
     pub(crate) max_unauthenticated: Option<NonZeroU32>,
-    /// Maximum number of silent unauthenticated connections of one address, or of one IPv6 network of 64
-    /// bits, at least 1. Default 32; 20 for SSH.
+    /// Maximum number of unauthenticated connections of one address, or of one IPv6 network of 64 bits, on
+    /// which the client has sent nothing for a second; at least 1. Of more the oldest are closed. Default 32;
+    /// 20 for SSH.
     pub(crate) max_unauthenticated_per_address: Option<NonZeroU32>,
-    /// Time in milliseconds for a new connection to authenticate or to send a whole request, at least 1; SSH
-    /// has `login-grace`. Default 10000.
+    /// Time in milliseconds for a client to authenticate on a new connection or to send a whole request, at
+    /// least 1; the SSH server has `[ssh] login-grace` instead. Default 10000.
     pub(crate) unauthenticated_timeout: Option<NonZeroU64>,
-    /// Time in milliseconds for which an authenticated client may take nothing of what is written to it, at
-    /// least 1. Default 300000.
+    /// Time in milliseconds, at least 1, after which the connection of an authenticated client is closed if
+    /// the client has taken nothing of what is written to it. Default 300000.
     pub(crate) write_timeout: Option<NonZeroU64>,
-    /// Time in milliseconds for which an unauthenticated client may take nothing of what is written to it, at
-    /// least 1. Default 30000.
+    /// Time in milliseconds, at least 1, after which the connection of an unauthenticated client is closed if
+    /// the client has taken nothing of what is written to it. Default 30000.
     pub(crate) unauthenticated_write_timeout: Option<NonZeroU64>,
 }
 
@@ -371,45 +382,57 @@ pub(crate) struct ConnectionsTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct BatchesTable {
-    /// Whether batches are served. Default true, or false if root was never written to and is not
-    /// writable.
+    /// Whether batches are served; they are stored in `runtime/batches` below root. Default: true, but false
+    /// if that directory does not exist and can't be created.
     pub(crate) enabled: Option<bool>,
     /// Maximum number of steps of one batch. Default 10000.
     pub(crate) max_steps: Option<usize>,
-    /// Maximum number of steps of all batches that are not over. Default 200000.
+    /// Maximum number of steps of all batches that are not over; a batch that would exceed it is refused.
+    /// Default 200000.
     pub(crate) max_open_steps: Option<usize>,
-    /// Maximum number of steps of one caller's batches that are not over. Default 50000.
+    /// Maximum number of steps of one caller's batches that are not over; a batch that would exceed it is
+    /// refused. Default 50000.
     pub(crate) max_open_steps_per_caller: Option<usize>,
-    /// Maximum number of bytes of commands, arguments, variables and standard input that the steps of all
-    /// batches that are not over hold in memory. Default 67108864 (64 MiB).
+    /// Maximum memory in bytes of the commands, arguments, variables and standard input of all steps of
+    /// batches that are not over; the next batch is refused. Default 67108864 (64 MiB).
     pub(crate) max_open_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's batches. Default: half of what the others leave of
-    /// `max-open-bytes`.
+    /// Maximum memory in bytes of the commands, arguments, variables and standard input of the steps of one
+    /// caller's batches that are not over; the next batch is refused. Default: half of what the others leave
+    /// of `max-open-bytes`.
     pub(crate) max_open_bytes_per_caller: Option<usize>,
-    /// Number of steps that run at once, of a batch that sets none. Default: the number of the host's
-    /// CPUs.
+    /// Maximum number of steps that run at once of a batch that sets no `parallelism`. Default: the number of
+    /// the host's CPUs.
     pub(crate) parallelism: Option<usize>,
-    /// Maximum parallelism that is granted. Default 1024.
+    /// Maximum `parallelism` that a batch may set. Default 1024.
     pub(crate) max_parallelism: Option<usize>,
-    /// Time in milliseconds for which a batch is kept after its end. Default 604800000 (7 days).
+    /// Time in milliseconds for which a batch, with its output, is kept after its end. Default 604800000 (7
+    /// days).
     pub(crate) keep_for: Option<u64>,
-    /// Maximum number of batches kept, of which the oldest of the caller who has most go first. Default
-    /// 100000.
+    /// Maximum number of batches that are kept after their end; beyond it the oldest of the caller who has
+    /// most are removed. Default 100000.
     pub(crate) keep_count: Option<usize>,
-    /// Maximum number of bytes of output kept. Default 10737418240 (10 GiB).
+    /// Maximum number of bytes on disk of batches that are kept after their end, with their output; beyond it
+    /// the oldest of the caller whose batches take most are removed. The output of batches that are not over
+    /// may take as much again; what they print beyond that is not kept. Default 10737418240 (10 GiB).
     pub(crate) keep_bytes: Option<u64>,
-    /// Maximum number of one caller's batches kept. Default 10000.
+    /// Maximum number of one caller's batches that are kept after their end; beyond it the oldest are
+    /// removed. Default 10000.
     pub(crate) keep_count_per_caller: Option<usize>,
-    /// Maximum number of bytes of output kept of one caller's batches. Default 2147483648 (2 GiB).
+    /// Maximum number of bytes on disk of one caller's batches that are kept after their end, with their
+    /// output; beyond it the oldest are removed. The output of the caller's batches that are not over may
+    /// take as much again; what they print beyond that is not kept. Default 2147483648 (2 GiB).
     pub(crate) keep_bytes_per_caller: Option<u64>,
-    /// Time in milliseconds for which variables and standard input of the steps are kept after the end.
-    /// Default 3600000.
+    /// Time in milliseconds for which the variables and the standard input of a batch's steps are kept on
+    /// disk after its end, so that it can be run again; 0 removes them at its end. Default 3600000 (1 hour).
     pub(crate) keep_inputs_for: Option<u64>,
-    /// Time in milliseconds for which idempotency keys are known after the end. Default 86400000.
+    /// Time in milliseconds for which the idempotency key of a batch is known after the batch's end, even if
+    /// the batch is removed. Default 86400000 (24 hours).
     pub(crate) keep_keys_for: Option<u64>,
-    /// Maximum number of idempotency keys known of one caller's batches that are gone. Default 10000.
+    /// Maximum number of idempotency keys that are known of one caller's batches that were removed; beyond it
+    /// the oldest are forgotten. Default 10000.
     pub(crate) keep_keys_per_caller: Option<usize>,
-    /// Number of bytes on the disk that are reserved for the store. Default 8388608 (8 MiB).
+    /// Number of bytes of disk space that are reserved for the store of batches, so that accepted batches go
+    /// on when the disk is full; 0 reserves none. Default 8388608 (8 MiB).
     pub(crate) reserve: Option<u64>,
 }
 
@@ -417,8 +440,9 @@ pub(crate) struct BatchesTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct DiskTable {
-    /// Number of bytes that callers leave free on the disk below root; 0 is off. Default 268435456 (256 MiB),
-    /// or 1 % of a file system of less than 25 GiB.
+    /// Free space in bytes that is left on each file system that is written to for callers; a write that
+    /// would take more is refused. 0 is off. Default 268435456 (256 MiB), or 1 % of a file system of less
+    /// than 25 GiB.
     pub(crate) floor: Option<u64>,
 }
 
@@ -426,7 +450,8 @@ pub(crate) struct DiskTable {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct FilesTable {
-    /// Maximum number of bytes that the files of one caller hold together. Default: none.
+    /// Maximum number of bytes that the files of one caller hold together; a write beyond it is refused.
+    /// Needs a file system with extended attributes. Default: no maximum.
     pub(crate) max_bytes_per_caller: Option<u64>,
 }
 
@@ -453,29 +478,30 @@ pub(crate) enum RecordingWord {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct GuessingTable {
-    /// Penalty in milliseconds of one failure. Default 5000.
+    /// Milliseconds that one failed authentication adds to its address's penalty, which decreases with time;
+    /// at `threshold` the address is blocked. 0 switches penalties off. Default 5000.
     pub(crate) penalty: Option<u64>,
-    /// Sum of penalties in milliseconds at which the address is blocked: its credentials are refused
-    /// unchecked. Default 30000.
+    /// Penalty in milliseconds at which an address is blocked: credentials from it are refused unchecked.
+    /// Default 30000.
     pub(crate) threshold: Option<u64>,
-    /// Maximum sum of penalties in milliseconds, and so the longest time for which an address is blocked.
+    /// Maximum penalty in milliseconds of an address, and so the longest time for which it is blocked.
     /// Default 60000.
     pub(crate) max_penalty: Option<u64>,
-    /// Addresses and networks (`10.0.0.0/8`) that get no penalties: proxies that bound guesses
+    /// Addresses and networks (`10.0.0.0/8`) that get no penalties, such as proxies that bound guesses
     /// themselves. Default: none.
     #[serde(default)]
     pub(crate) exempt: Vec<String>,
 }
 
-/// `[program]`: the program that commands are given to. `program = "PATH"` sets the path alone.
+/// `[program]`: program whose arguments the words of a command are. `program = "PATH"` sets the path alone.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ProgramTable {
-    /// Program that a command's words are given to: an absolute path, or a name on the commands' PATH.
-    /// Default: the command's first word.
+    /// Program whose arguments the words of a command are: an absolute path, or a name on the commands' PATH.
+    /// Default: none; the first word of a command names its program.
     pub(crate) path: Option<String>,
-    /// Regular expressions `stdout` and `stderr`: a run whose output matches has failed, whatever its exit
-    /// code is. Default: none.
+    /// Table of regular expressions, `stdout` and `stderr`: a run that exits with 0, but prints a line on
+    /// that stream that matches, is reported with exit code 1. Default: none.
     #[serde(default)]
     pub(crate) failure: Failure,
     /// Texts that no word of a command may contain, since the program reads them as syntax. Default:
@@ -497,99 +523,116 @@ pub(crate) struct Failure {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct CommandsTable {
-    /// Whether callers who may have sessions may have a command run by a shell: by `"shell": true`, and over
-    /// SSH each of their command lines. Default false.
+    /// Whether callers with the scope `sessions` may have commands run by a shell: commands of requests with
+    /// `"shell": true`, and every command line over SSH. Default false.
     #[serde(default)]
     pub(crate) shell: bool,
-    /// Maximum number of runs whose background processes are kept, of which a caller alone may have half.
-    /// Default 512.
+    /// Maximum number of runs whose background processes are kept after their end; one more is refused. One
+    /// caller alone may have half of them. Default 512.
     pub(crate) max_kept: Option<usize>,
 }
 
-/// `[limits]`: limits of runs. One that the host can't enforce keeps the server from starting.
+/// `[limits]`: limits of runs, which are commands that run or wait for their place. A limit that the host
+/// can't enforce keeps the server from starting.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct LimitsTable {
-    /// Maximum number of runs at once. Default 64.
+    /// Maximum number of commands that run at once; further ones wait. Default 64.
     pub(crate) max_running: Option<usize>,
-    /// Maximum number of one caller's runs at once. Default: seven eighths of `max-running`.
+    /// Maximum number of one caller's commands that run at once; further ones wait. Default: seven eighths of
+    /// `max-running`.
     pub(crate) max_running_per_caller: Option<usize>,
-    /// Maximum number of runs that wait; the next one is refused. Default 1024.
+    /// Maximum number of commands that wait until they can run; the next one is refused. Default 1024.
     pub(crate) max_waiting: Option<usize>,
-    /// Maximum number of one caller's runs that wait. Default 512.
+    /// Maximum number of one caller's commands that wait until they can run; the next one is refused. Default
+    /// 512.
     pub(crate) max_waiting_per_caller: Option<usize>,
-    /// Maximum number of bytes of arguments, variables and standard input that the runs that run or wait
-    /// hold in memory. Default 67108864 (64 MiB).
+    /// Maximum memory in bytes of the arguments, variables and standard input of all commands that run or
+    /// wait; the next one is refused. Steps of batches have `[batches] max-open-bytes` instead. Default
+    /// 67108864 (64 MiB).
     pub(crate) max_input_bytes: Option<usize>,
-    /// Maximum number of such bytes of one caller's runs. Default: half of what the others leave of
-    /// `max-input-bytes`.
+    /// Maximum memory in bytes of the arguments, variables and standard input of one caller's commands that
+    /// run or wait; the next one is refused. Default: half of what the others leave of `max-input-bytes`.
     pub(crate) max_input_bytes_per_caller: Option<usize>,
-    /// Maximum number of bytes of output that is kept in memory until a run is answered, or its end: of
-    /// commands that are answered in one piece all that is kept, of others the last half of their output
-    /// limit. A caller may have half of what the others leave. Beyond it a run keeps no more than it has by then, as if its output
-    /// limit were that; 16384 bytes of each stream are kept in any case. Default 134217728 (128 MiB).
+    /// Maximum number of bytes of output that is kept in memory: of commands that are answered in one piece
+    /// all that is kept, until the answer is written; of others the last half of their output limit, until
+    /// they end. One caller may have half of what the others leave. At the maximum, further output of a run
+    /// is cut, as if its output limit were reached; the first 16384 bytes of each stream are kept in any
+    /// case. Default 134217728 (128 MiB).
     pub(crate) max_captured_bytes: Option<usize>,
-    /// Maximum number of bytes of memory that all servers and the engine hold together for what passes
-    /// through: messages and bodies that are read, answers that are not read yet, captured output, screens
-    /// drawn for clients, saved sessions and records of batches that are read. A caller may have half of
-    /// what the others leave, of all together. Default 201326592 (192 MiB).
+    /// Maximum memory in bytes of all data that passes through the engine and all servers together: messages
+    /// and bodies that are read, answers that are not read yet, captured output, screens drawn for clients,
+    /// saved sessions and records of batches that are read. One caller may have half of what the others leave
+    /// of all this. Default 201326592 (192 MiB).
     pub(crate) max_buffered_bytes: Option<usize>,
-    /// Time limit in milliseconds of runs that name none. Default: `max-timeout`.
+    /// Time limit in milliseconds of a run whose request sets none. Default: `max-timeout`.
     pub(crate) timeout: Option<u64>,
-    /// Maximum time limit in milliseconds that is granted. Default 86400000 (24 hours).
+    /// Maximum time limit in milliseconds that a request may set. Default 86400000 (24 hours).
     pub(crate) max_timeout: Option<u64>,
-    /// Time in milliseconds from SIGTERM to SIGKILL. Default 5000.
+    /// Time in milliseconds that a run has to end after SIGTERM, before it is ended by SIGKILL. Default 5000.
     pub(crate) kill_grace: Option<u64>,
-    /// Number of bytes kept of each stream of a run that names none. Default 16777216 (16 MiB).
+    /// Number of bytes of output that are kept of each stream of a run whose request sets no `outputLimit`.
+    /// Default 16777216 (16 MiB).
     pub(crate) output: Option<u64>,
-    /// Maximum number of such bytes that is granted. Default 67108864 (64 MiB).
+    /// Maximum `outputLimit` in bytes that a request may set. Default 67108864 (64 MiB).
     pub(crate) max_output: Option<u64>,
-    /// Processor time in milliseconds of each process of a run that names none. Default: no limit.
+    /// Limit in milliseconds on the processor time of each process of a run whose request sets none. Default:
+    /// `max-cpu-time`.
     pub(crate) cpu_time: Option<u64>,
-    /// Maximum processor time in milliseconds that is granted. Default: any.
+    /// Maximum processor time limit in milliseconds that a request may set. Default: no limit.
     pub(crate) max_cpu_time: Option<u64>,
-    /// Memory in bytes of a run that names none. Needs a writable cgroup. Default: no limit.
+    /// Memory limit in bytes of a run whose request sets none. Needs a writable cgroup. Default:
+    /// `max-memory`.
     pub(crate) memory: Option<u64>,
-    /// Maximum memory in bytes that is granted. Needs a writable cgroup. Default: any.
+    /// Maximum memory limit in bytes that a request may set. Needs a writable cgroup. Default: no limit.
     pub(crate) max_memory: Option<u64>,
-    /// Number of processes of a run that names none. Needs a writable cgroup. Default: no limit.
+    /// Limit on the number of processes of a run whose request sets none. Needs a writable cgroup. Default:
+    /// `max-processes`.
     pub(crate) processes: Option<u64>,
-    /// Maximum number of processes that is granted. Needs a writable cgroup. Default: any.
+    /// Maximum limit on the number of processes that a request may set. Needs a writable cgroup. Default: no
+    /// limit.
     pub(crate) max_processes: Option<u64>,
-    /// Number of open files of each process of a run that names none. Default: no limit.
+    /// Limit on the number of open files of each process of a run whose request sets none. Default:
+    /// `max-open-files`.
     pub(crate) open_files: Option<u64>,
-    /// Maximum number of open files that is granted. Default: any.
+    /// Maximum limit on the number of open files that a request may set. Default: no limit.
     pub(crate) max_open_files: Option<u64>,
-    /// Size in bytes of each file that a run writes that names none. Default: no limit.
+    /// Limit in bytes on the size of each file that is written by a process of a run whose request sets none.
+    /// Default: `max-file-size`.
     pub(crate) file_size: Option<u64>,
-    /// Maximum file size in bytes that is granted. Default: any.
+    /// Maximum limit in bytes on the size of a file that a request may set. Default: no limit.
     pub(crate) max_file_size: Option<u64>,
-    /// Address space in bytes of each process of a run that names none. Default: no limit.
+    /// Limit in bytes on the address space of each process of a run whose request sets none. Default:
+    /// `max-address-space`.
     pub(crate) address_space: Option<u64>,
-    /// Maximum address space in bytes that is granted. Default: any.
+    /// Maximum limit in bytes on the address space of a process that a request may set. Default: no limit.
     pub(crate) max_address_space: Option<u64>,
 }
 
-/// `[environment]`: environment of commands. They have `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG` and `PATH`
-/// in any case.
+/// `[environment]`: environment of commands. `PATH`, `HOME`, `USER`, `LOGNAME` and `SHELL` are always set,
+/// and `LANG` unless `LC_ALL` or `LC_CTYPE` is.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EnvironmentTable {
-    /// Names of the server's variables that commands inherit; a `*` at the end matches any rest.
+    /// Names of the server's variables that commands inherit; a `*` at the end matches any rest. Replaces the
+    /// default list: repeat the names you still want. A pattern that matches `SPLENGINE_TOKEN` is refused.
     /// Default `PATH`, `HOME`, `USER`, `LOGNAME`, `SHELL`, `LANG`, `LC_*`, `TZ`, `TMPDIR`.
     pub(crate) inherit: Option<Vec<String>>,
-    /// Variables that commands have. Default: none.
+    /// Table of variables that commands get; they replace inherited ones, and requests can replace them.
+    /// Default: none.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, String>,
-    /// Names of the variables that requests may set. Default: any.
+    /// Names of the variables that requests may set; a `*` at the end matches any rest. A request that sets
+    /// another one is refused. Default: any.
     pub(crate) request: Option<Vec<String>>,
 }
 
-/// `[cgroup]`: use of cgroups, version 2.
+/// `[cgroup]`: use of cgroups (version 2).
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CgroupTable {
-    /// `auto` (where a writable one is found), `off`, or a directory. Default `auto`.
+    /// Where the cgroups of runs are made: `auto` below the server's own cgroup if that is writable, `off`
+    /// nowhere, or the absolute path of a writable cgroup without processes of its own. Default `auto`.
     pub(crate) mode: Option<String>,
 }
 
