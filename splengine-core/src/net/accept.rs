@@ -28,14 +28,16 @@ use crate::spare_thread::SpareThread;
 /// What is written to a connection is sent at once. A peer that is gone without closing the connection
 /// is noticed within 45 s, and one that has closed the connection, or its half of it where the server
 /// does not [allow](crate::net::ConnectionHandle::allow_half_close) that, within 2 s, also while
-/// nothing reads: then the future that serves it is dropped. So it is when an unauthenticated
-/// connection has to make room or shows nothing in time, as `limits` say; by its
-/// [handle](Connection::handle) `serve` tells when that is over. `serve` returns the future that serves
-/// a connection, or `None` for a connection that is to be closed at once.
+/// nothing reads: then the future that serves it is dropped. That future is also dropped when a
+/// connection is closed for another one, or when its client does not authenticate in time, as `limits`
+/// say; `serve` reports by the connection's [handle](Connection::handle) that the client has
+/// authenticated. `serve` returns the future that serves a connection, or `None` for a connection that
+/// is to be closed at once.
 ///
-/// When the process is out of file descriptors, connections beyond their caller's share on which
-/// nothing is worked at, unauthenticated ones that have been there for a second, and when that has
-/// lasted for a second all beyond their caller's share are closed for new ones.
+/// While the process has no file descriptor for a new connection, others are closed for it: connections
+/// beyond their caller's share with no request in progress, unauthenticated ones that have been there
+/// for a second, and after a second without a file descriptor all connections beyond their caller's
+/// share.
 ///
 /// ```
 /// use std::time::Duration;

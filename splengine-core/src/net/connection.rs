@@ -53,7 +53,7 @@ pub struct Connection {
 #[derive(Debug, Clone)]
 pub struct ConnectionHandle(pub(super) Arc<ConnectionState>);
 
-/// The beginning of an answer is known until this is dropped. Made by
+/// Keeps the beginning of an answer announced until it is dropped. Made by
 /// [`ConnectionHandle::announce`].
 #[derive(Debug)]
 #[must_use = "nothing is announced any more when this is dropped"]
@@ -338,8 +338,9 @@ impl ConnectionHandle {
         self.0.half_close.store(true, Relaxed);
     }
 
-    /// Announces what the next answer begins with, whatever it says, while nothing of it can be
-    /// written yet.
+    /// Announces the bytes with which the next answer will begin in any case (`HTTP/1.`), while nothing
+    /// of it can be written yet. Until the returned value is dropped, some of them may be sent ahead, to
+    /// find out whether the client has left (see [`allow_half_close`](Self::allow_half_close)).
     pub fn announce(&self, beginning: &'static [u8]) -> Announced {
         *self.0.announced() = Some(beginning);
         Announced(Arc::clone(&self.0))

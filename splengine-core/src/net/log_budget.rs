@@ -38,8 +38,9 @@ impl<K: Eq + Hash> LogBudget<K> {
         Self { max_lines, counts: Mutex::default() }
     }
 
-    /// Returns whether a line is to be logged, and then how many before it were not. With 1,024 keys in 10 s
-    /// lines of others are left out.
+    /// Returns the number of lines of `key` that were left out before this one, or `None` if this one is to be
+    /// left out as well: if `key` had its maximum in these 10 s, or if it is a new one while there are 1,024
+    /// others.
     pub fn take(&self, key: K) -> Option<u64> {
         let now = Instant::now();
         let is_over = |count: &Count| now.saturating_duration_since(count.begun) >= INTERVAL;

@@ -90,6 +90,6 @@ impl Drop for SocketFile {
 }
 
 const BACKLOG: i32 = 1024;
-/// For 5 s.
+/// How often a directory is tried to be locked: for 5 s, with [`LOCK_INTERVAL`] between.
 const LOCK_ATTEMPTS: u32 = 250;
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);

@@ -455,9 +455,10 @@ impl Reservation {
         held_with(data, self)
     }
 
-    /// Returns the budget that is used up, if the last [`resize`](Self::resize) was dropped while
-    /// it waited. Where there is none of the whole either, or what others hold is in the way, it is
-    /// that: then it is not for the caller to change.
+    /// Returns why there was no memory, if the last [`resize`](Self::resize) was dropped while it waited:
+    /// [`MemoryError::CallerLimit`] if only the caller's own share is used up, so that the caller can free
+    /// memory, and [`MemoryError::Unavailable`] if the whole budget is used up too, or if others hold what the
+    /// caller lacks.
     #[must_use]
     pub fn shortage(&self) -> Option<MemoryError> {
         let (index, granules) = self.waits?;

@@ -36,8 +36,8 @@ pub(crate) enum InputShortage {
 }
 
 impl InputBudget {
-    /// `max_bytes` for all callers together, and for each of them; half of what the others leave if left
-    /// out.
+    /// Makes a budget of `max_bytes` for all callers together, of which one caller may have
+    /// `max_bytes_per_caller`, or half of what the others leave if that is `None`.
     pub(crate) fn new(max_bytes: usize, max_bytes_per_caller: Option<usize>) -> Self {
         let held = Mutex::new(FairShares::new(max_bytes));
         Self(Arc::new(Shared { max_bytes_per_caller, held }))
