@@ -183,29 +183,30 @@ pub(crate) struct SshTable {
     /// `unix:PATH,mode=0660` for other permissions than 0600; `off` starts no such server. Default
     /// `127.0.0.1:2222`.
     pub(crate) address: Option<String>,
-    /// Files of private host keys in OpenSSH's format; a missing one is created, of ed25519. The first
-    /// is of ed25519, others may be of ECDSA or RSA. Default: `runtime/ssh/host_ed25519_key` below
-    /// root.
+    /// Files of private host keys in OpenSSH's format; a missing one is created, of ed25519. The first must
+    /// be of ed25519, others may be of ECDSA or RSA. Default: `runtime/ssh/host_ed25519_key` below root.
     #[serde(default)]
     pub(crate) host_keys: Vec<PathBuf>,
     /// File of public keys of the authorities that sign users' certificates. Default: none.
     pub(crate) trusted_ca: Option<PathBuf>,
-    /// File of public keys that are refused. Default: none.
+    /// File of public keys that are refused, whoever shows them. Default: none.
     pub(crate) revoked_keys: Option<PathBuf>,
-    /// File of lines `USER:$argon2id$…`, with which passwords are accepted. Default: none, and no passwords.
+    /// File of lines `USER:$argon2id$…`, with which passwords are accepted. Default: none; passwords are
+    /// refused.
     pub(crate) passwords: Option<PathBuf>,
     /// Files of certificates of the host keys. Default: none.
     #[serde(default)]
     pub(crate) host_certificates: Vec<PathBuf>,
-    /// Set of algorithms: `strict`, `default` or `compatible`; or a table of `set` and the lists
-    /// `key-exchanges`, `ciphers` and `macs`, each of which replaces the set's own. Default `default`.
+    /// Algorithms that clients may choose from: the set `strict`, `default` or `compatible`; or a table of
+    /// `set` and the lists `key-exchanges`, `ciphers` and `macs`, each of which replaces the set's own.
+    /// Default `default`.
     #[serde(default)]
     pub(crate) algorithms: AlgorithmsTable,
     /// How clients are told of the signal that ended a command: `name`, or `status` for the exit status 128 +
     /// number. Default `name`.
     #[serde(default)]
     pub(crate) signals: SignalsWord,
-    /// Whether the old protocol of scp is served. Default true.
+    /// Whether the old protocol of scp is served beside SFTP. Default true.
     pub(crate) scp: Option<bool>,
     /// Targets to which clients may have connections forwarded: `HOST:PORT`, `HOST:*`, or the path of a
     /// socket. Default: none.
@@ -342,7 +343,7 @@ pub(crate) struct SessionsTable {
     pub(crate) max_read_bytes: Option<usize>,
     /// Time in milliseconds that a client which reads a screen, a recording or a saved session waits for
     /// memory (`max-read-bytes`), and for its turn to read files: one read at a time for each caller, two for
-    /// all. Then the read is refused with 429 or 503; 0 is without waiting. Default 10000.
+    /// all. Then the read is refused with 429 or 503; with 0 it is refused at once. Default 10000.
     pub(crate) read_timeout: Option<u64>,
     /// Time in milliseconds for saving all sessions when the server ends, if it is longer than `grace`.
     /// Sessions that are not saved by then are logged. Default 10000.
@@ -542,7 +543,8 @@ pub(crate) struct LimitsTable {
     /// Maximum number of one caller's commands that run at once; further ones wait. Default: seven eighths of
     /// `max-running`.
     pub(crate) max_running_per_caller: Option<usize>,
-    /// Maximum number of commands that wait until they can run; the next one is refused. Default 1024.
+    /// Maximum number of commands that wait until they can run; the next one is refused. Steps of batches are
+    /// not counted. Default 1024.
     pub(crate) max_waiting: Option<usize>,
     /// Maximum number of one caller's commands that wait until they can run; the next one is refused. Default
     /// 512.

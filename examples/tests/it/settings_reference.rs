@@ -15,10 +15,10 @@ const HEAD: &str = "# Settings of the all-in-one server
 Generated from `args.rs` and `file.rs`: change those, then run
 `UPDATE=1 cargo test -p examples --test it -- settings_reference`.
 
-A flag outranks the environment, which outranks the file of `--config`. An unknown key, or a value that
-can't be, keeps the server from starting, with an error that names the file and the line or the key.
-Times are in milliseconds unless a setting says otherwise, and sizes in bytes. A relative path is taken from the
-directory that the server is started in, in the file as well.
+A flag outranks the environment, which outranks the file of `--config`. With an unknown key or an invalid value the
+server does not start; its error names the file and the line, or the key. Times are in milliseconds unless a setting
+says otherwise, and sizes in bytes. Relative paths, also those in the file, begin in the directory that the server is
+started in.
 ";
 
 #[test]
