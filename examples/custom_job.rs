@@ -56,7 +56,7 @@ impl BatchJob for CountUp {
 async fn main() -> Result<(), Box<dyn Error>> {
     let root = tempfile::tempdir()?;
     let store = RedbStore::open(root.path().join("batches.redb"))?;
-    let policy = BatchPolicy::new(store, root.path().join("output"))?.kind("countUp", CountUp::new);
+    let policy = BatchPolicy::new(store, root.path().join("output")).kind("countUp", CountUp::new);
     let engine = Engine::builder(LocalExecutor::new(root.path())?).batches(policy).build()?;
     // Goes on with whatever an engine before this one left; here there is none.
     engine.resume().await;

@@ -20,9 +20,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: embedded-batches DIRECTORY NAME COMMAND...".into());
     };
     let state = Path::new(state);
-    std::fs::create_dir_all(state)?;
     let store = RedbStore::open(state.join("batches.redb"))?;
-    let policy = BatchPolicy::new(store, state.join("outputs"))?;
+    let policy = BatchPolicy::new(store, state.join("outputs"));
     let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     // What a process before this one left is ended or resumed.
     let resumed = engine.resume().await;

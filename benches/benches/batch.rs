@@ -79,7 +79,7 @@ fn main() {
 
 fn engine(executor: impl Execute, root: &Path) -> Engine {
     let store = RedbStore::open(root.join("batches.redb")).expect("a store");
-    let policy = BatchPolicy::new(store, root.join("output")).expect("a directory");
+    let policy = BatchPolicy::new(store, root.join("output"));
     let policy = policy.keep_count(10 * KEPT).max_open_steps(KEPT);
     Engine::builder(executor).batches(policy).build().expect("built")
 }

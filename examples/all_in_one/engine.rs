@@ -29,7 +29,7 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
         .map_err(|error| Failure::caused("--root or [cgroup]", &error))?;
     open_files::raise_limit();
     let engine = settings.configure(Engine::builder(executor))?.build();
-    let engine = engine.map_err(|error| Failure::caused("[limits]", &error))?;
+    let engine = engine.map_err(|error| settings.build_error(&error))?;
     if engine.resume().await.has_failed {
         return Err(settings.unreadable_batches().into());
     }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use splengine_core::files::FilePolicy;
 use splengine_core::local::LocalExecutorBuilder;
@@ -62,9 +62,9 @@ impl OwnFiles {
     }
 
     /// Hides them from callers of `Files`, and warns of those that lie below root.
-    pub(crate) fn hide(&self, mut policy: FilePolicy) -> Result<FilePolicy, UsageError> {
+    pub(crate) fn hide(&self, root: &Path, mut policy: FilePolicy) -> FilePolicy {
         for (setting, path) in &self.0 {
-            if policy.is_below_root(path) {
+            if lies_below(root, path) {
                 tracing::warn!(
                     setting,
                     path = %path.display(),
@@ -72,15 +72,37 @@ impl OwnFiles {
                      from commands, which run as this server's user: move it out of root",
                 );
             }
-            policy = policy.protect(path).map_err(|error| UsageError::caused(setting, &error))?;
+            policy = policy.protect(path);
         }
-        Ok(policy)
+        policy
+    }
+
+    /// What to call the setting that names this path.
+    pub(crate) fn setting(&self, path: &Path) -> &str {
+        let named = self.0.iter().find(|(_, named)| named == path);
+        named.map_or("the settings", |(setting, _)| setting)
     }
 
     /// Lets no command be started in those that are directories.
     pub(crate) fn refuse_as_workdirs(&self, builder: LocalExecutorBuilder) -> LocalExecutorBuilder {
         self.0.iter().fold(builder, |builder, (_, path)| builder.protect(path))
     }
+}
+
+/// Whether what `path` leads to, or would, lies below root, as it is written or without links.
+fn lies_below(root: &Path, path: &Path) -> bool {
+    let names = |path: &Path| {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // As much of it as is there, and the rest.
+        let resolved = absolute.ancestors().find_map(|there| {
+            let rest = absolute.strip_prefix(there).ok()?;
+            Some(there.canonicalize().ok()?.join(rest))
+        });
+        let leads_up = |path: &PathBuf| path.components().any(|part| part == Component::ParentDir);
+        [Some(absolute), resolved].into_iter().flatten().filter(move |path| !leads_up(path))
+    };
+    let roots: Vec<PathBuf> = names(root).collect();
+    names(path).any(|path| roots.iter().any(|root| path.starts_with(root)))
 }
 
 /// Keeps other users of the host out of what the server keeps below root, whatever the umask. Where

@@ -300,20 +300,14 @@ impl Settings {
 
     /// All that is below root but what the server itself keeps there (others' recordings, what their
     /// batches printed), and what it reads its settings and secrets from.
-    fn files(&self) -> Result<FilePolicy, UsageError> {
-        let policy = FilePolicy::new(&self.root).and_then(|policy| policy.hide("runtime"));
-        let mut policy = policy.map_err(|error| UsageError::caused(&self.root_name(), &error))?;
+    fn files(&self) -> FilePolicy {
+        let mut policy = FilePolicy::new(&self.root).hide("runtime");
         // One caller alone has half of them, which is what one client of SFTP may have open.
         if getrlimit(Resource::Nofile).current.is_none_or(|limit| limit >= 16_384) {
             policy = policy.max_open(2304);
         }
-        let policy = self.own_files.hide(policy)?;
-        match self.files.max_bytes_per_caller {
-            None => Ok(policy),
-            Some(bytes) => policy
-                .max_caller_bytes(bytes)
-                .map_err(|error| UsageError::caused("[files] max-bytes-per-caller", &error)),
-        }
+        let bound = self.files.max_bytes_per_caller.into_iter();
+        self.own_files.hide(&self.root, bound.fold(policy, FilePolicy::max_caller_bytes))
     }
 
     /// Where the console's logins are kept for the next start.
@@ -345,7 +339,7 @@ impl Settings {
             .program(self.program.clone())
             .shell_commands(self.commands.shell)
             .sessions(self.sessions()?)
-            .files(self.files()?)
+            .files(self.files())
             .guessing(self.guessing()?)
             .default_limits(self.default_limits)
             .max_limits(self.max_limits);

@@ -33,7 +33,7 @@ pub struct ContainerError(#[source] apache_avro::Error);
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let outputs = tempfile::tempdir()?;
-/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let batches = engine.batches();

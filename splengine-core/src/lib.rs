@@ -74,7 +74,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let outputs = tempfile::tempdir()?;
 //! let engine = Engine::builder(LocalExecutor::new(".")?)
-//!     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path())?)
+//!     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path()))
 //!     .build()?;
 //! let alice = Caller::new("alice")?.with_all_scopes();
 //! let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));

@@ -434,7 +434,7 @@ mod tests {
     #[tokio::test]
     async fn guests_have_keys_of_their_own_which_count_for_their_host() {
         let root = tempfile::tempdir().expect("a directory");
-        let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
+        let policy = SessionPolicy::new().store(root.path().join("sessions"));
         let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
         let engine = engine.sessions(policy).build().expect("fine");
         let (alice, sessions) =

@@ -1,11 +1,14 @@
 //! Settings of sessions and batches, and where they are stored.
 
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use splengine_core::batch::BatchPolicy;
-use splengine_core::session::{Recording, SessionPolicy, SizePolicy, StoreError};
+use splengine_core::engine::BuildError;
+use splengine_core::session::{Recording, SessionPolicy, SizePolicy};
 use splengine_core::store::{RedbStore, StoreFault};
 
 use crate::file::{RecordingWord, SizeWord};
@@ -64,23 +67,15 @@ impl Settings {
             }
             return Ok(policy);
         }
-        let without = policy.clone();
-        match policy.store(self.sessions_dir()) {
-            Ok(kept) => Ok(kept),
-            Err(StoreError::Io { source, .. })
-                if !table.survive
-                    && table.keep.is_none()
-                    && can_never_be(&self.sessions_dir(), &source) =>
-            {
-                tracing::warn!(error = %source, "sessions are not kept on disk");
-                Ok(without)
-            }
-            Err(error @ StoreError::InUse { .. }) => {
-                Err(UsageError::caused(&self.root_name(), &error).and(ONE_SERVER))
-            }
-            Err(error) => Err(UsageError::caused(&self.root_name(), &error)
-                .and("`[sessions] keep = false` serves without keeping them")),
+        let directory = self.sessions_dir();
+        if !table.survive
+            && table.keep.is_none()
+            && let Some(error) = can_never_be(&directory)
+        {
+            tracing::warn!(%error, "sessions are not kept on disk");
+            return Ok(policy);
         }
+        Ok(policy.store(directory))
     }
 
     /// Where batches are kept, below root; `None` where they are switched off, or nothing was ever
@@ -90,19 +85,16 @@ impl Settings {
             return Ok(None);
         }
         let directory = batches_dir(&self.root);
+        if self.batches.enabled.is_none()
+            && let Some(error) = can_never_be(&directory)
+        {
+            tracing::warn!(%error, "there are no batches");
+            return Ok(None);
+        }
         let reserve = self.batches.reserve.unwrap_or(RedbStore::DEFAULT_RESERVE_BYTES);
-        let opened = RedbStore::open_with_reserve(directory.join("batches.redb"), reserve)
-            .and_then(|store| BatchPolicy::new(store, directory.join("output")));
-        let mut policy = match opened {
-            Ok(policy) => policy,
-            Err(StoreFault::Io(error))
-                if self.batches.enabled.is_none() && can_never_be(&directory, &error) =>
-            {
-                tracing::warn!(%error, "there are no batches");
-                return Ok(None);
-            }
-            Err(error) => return Err(store_error(&self.root, &error)),
-        };
+        let store = RedbStore::open_with_reserve(directory.join("batches.redb"), reserve)
+            .map_err(|error| store_error(&self.root, &error))?;
+        let mut policy = BatchPolicy::new(store, directory.join("output"));
         let table = &self.batches;
         let counts = [
             (table.max_steps, BatchPolicy::max_steps as SetBatch<usize>),
@@ -143,8 +135,24 @@ impl Settings {
         store_error(&self.root, &error)
     }
 
-    pub(super) fn root_name(&self) -> String {
-        format!("root {}", self.root.display())
+    /// Which setting no engine can be built with, and what can be done.
+    pub(crate) fn build_error(&self, error: &BuildError) -> UsageError {
+        let root = format!("root {}", self.root.display());
+        let caused = |culprit: &str| UsageError::caused(culprit, error);
+        match error {
+            BuildError::SessionStore { .. } => {
+                caused(&root).and("`[sessions] keep = false` serves without keeping them")
+            }
+            BuildError::SessionStoreInUse { .. } => caused(&root).and(ONE_SERVER),
+            BuildError::BatchStore(fault) => store_error(&self.root, fault),
+            BuildError::BatchOutputs { .. } => caused(&root).and(WITHOUT_BATCHES),
+            BuildError::FileRoot { .. } | BuildError::HiddenPath { .. } | BuildError::Proc(_) => {
+                caused(&root)
+            }
+            BuildError::ProtectedPath { path, .. } => caused(self.own_files.setting(path)),
+            BuildError::CallerBytes { .. } => caused("[files] max-bytes-per-caller"),
+            _ => caused("[limits]"),
+        }
     }
 }
 
@@ -171,19 +179,21 @@ pub(crate) fn store_error(root: &Path, error: &StoreFault) -> UsageError {
             root = root.display()
         )),
         StoreFault::Newer { .. } | StoreFault::Older { .. } => told,
-        _ => told.and("`[batches] enabled = false` serves without batches"),
+        _ => told.and(WITHOUT_BATCHES),
     }
 }
 
-/// Whether nothing was ever kept in this directory, and nothing can be.
-fn can_never_be(directory: &Path, error: &io::Error) -> bool {
+/// Makes a directory, unless nothing was ever kept in it and nothing can be: returns why.
+fn can_never_be(directory: &Path) -> Option<io::Error> {
+    let error = DirBuilder::new().recursive(true).mode(0o700).create(directory).err()?;
     let is_refused =
         matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
-    is_refused && !directory.exists()
+    (is_refused && !directory.exists()).then_some(error)
 }
 
 type SetSession<T> = fn(SessionPolicy, T) -> SessionPolicy;
 type SetBatch<T> = fn(BatchPolicy, T) -> BatchPolicy;
 
+const WITHOUT_BATCHES: &str = "`[batches] enabled = false` serves without batches";
 const ONE_SERVER: &str =
     "one root is for one server: end the other one, or give this one a --root of its own";

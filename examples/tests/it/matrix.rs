@@ -133,10 +133,10 @@ async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
         fs::create_dir(path(name)).expect("made");
     }
     fs::write(path("below/known"), "known").expect("written");
-    let batches = BatchPolicy::new(MemoryStore::new(), path("outputs")).expect("writable");
+    let batches = BatchPolicy::new(MemoryStore::new(), path("outputs"));
     let engine = Engine::builder(LocalExecutor::new(path("below")).expect("set up"))
         .sessions(SessionPolicy::new().shell(["/bin/sh"]))
-        .files(FilePolicy::new(path("below")).expect("a directory"))
+        .files(FilePolicy::new(path("below")))
         .batches(batches)
         .build()
         .expect("built");

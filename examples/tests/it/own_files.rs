@@ -1,7 +1,7 @@
 //! What the server reads its settings and secrets from, where that lies below root.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
 use rustix::process::Signal;
@@ -32,10 +32,13 @@ fn what_the_settings_name_is_hidden_and_warned_of() {
     }
     write(&at("tokens"), &format!("alice={ALICE}\n"), 0o600);
     write(&at("passwords"), "", 0o600);
+    let outside = tempfile::tempdir().expect("a directory");
+    symlink(root.path(), outside.path().join("link")).expect("linked");
     let config = format!(
-        "[ssh]\npasswords = {:?}\nhost-keys = [{:?}]\n",
-        at("passwords").display().to_string(),
-        at("conf/host_key").display().to_string()
+        "[ssh]\npasswords = {:?}\nhost-keys = [{:?}, {:?}]\n",
+        outside.path().join("link/passwords").display().to_string(),
+        at("conf/host_key").display().to_string(),
+        outside.path().join("other_key").display().to_string(),
     );
     write(&at("conf/config.toml"), &config, 0o600);
     fs::hard_link(at("tokens"), at("data/second")).expect("linked");
@@ -72,6 +75,7 @@ fn what_the_settings_name_is_hidden_and_warned_of() {
         assert!(warned, "{setting}: {log}");
     }
     assert!(log.contains("move it out of root") && !log.contains(ALICE), "{log}");
+    assert!(!log.contains("other_key"), "it does not lie below root: {log}");
 }
 
 #[test]
@@ -82,7 +86,8 @@ fn root_itself_holds_no_keys() {
     let output = refusal(command.args(["--http", "127.0.0.1:0", "--ws", "off"]));
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
-    assert!(error.contains("--authorized-keys") && error.contains("outside root"), "{error}");
+    let named = error.contains("error: --authorized-keys: ");
+    assert!(named && error.contains("outside root"), "{error}");
 }
 
 #[test]

@@ -241,7 +241,30 @@ fn without_batches_only_if_told_so() {
     let output = root.path().join("runtime/batches/output");
     std::fs::remove_dir_all(&output).expect("removes");
     std::fs::write(&output, "").expect("writes");
-    refused(&outcome(&mut command(root.path())), &["runtime/batches"]);
+    let words = ["runtime/batches/output", "[batches] enabled = false"];
+    refused(&outcome(&mut command(root.path())), &words);
+}
+
+#[test]
+fn sessions_are_kept_by_one_server_or_by_none_that_is_told_so() {
+    let root = root();
+    let config = root.path().join("config.toml");
+    std::fs::write(&config, "[batches]\nenabled = false\n").expect("writes");
+    let start = || {
+        let mut command = command(root.path());
+        command.arg("--config").arg(&config);
+        command
+    };
+    let sessions = root.path().join("runtime/sessions");
+    std::fs::create_dir(sessions.parent().expect("a directory")).expect("made");
+    std::fs::write(&sessions, "").expect("writes");
+    refused(&outcome(&mut start()), &["runtime/sessions", "[sessions] keep = false"]);
+    std::fs::remove_file(&sessions).expect("removes");
+
+    let _server = Server::start(&mut start());
+    let pid = std::fs::read_to_string(sessions.join(".lock")).expect("a lock");
+    let pid = format!("pid {}", pid.trim());
+    refused(&outcome(&mut start()), &["runtime/sessions", "in use", &pid, "--root"]);
 }
 
 #[test]

@@ -20,8 +20,8 @@ fn engine() -> (TempDir, Engine) {
     let root = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
-    let engine = engine.batches(policy.expect("writable"));
-    let engine = engine.files(FilePolicy::new(root.path()).expect("a policy"));
+    let engine = engine.batches(policy);
+    let engine = engine.files(FilePolicy::new(root.path()));
     (root, engine.build().expect("fine"))
 }
 

@@ -28,7 +28,7 @@ impl Execute for Printer {
 
 async fn results(request: BatchRequest) -> BatchResults {
     let outputs = tempfile::tempdir().expect("a directory");
-    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     let engine = Engine::builder(Printer).batches(policy).build().expect("built");
     let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     let batches = engine.batches();

@@ -18,8 +18,8 @@ async fn open_with(
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("runtime")).expect("made");
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
-    let policy = FilePolicy::new(root.path()).and_then(|policy| policy.hide("runtime"));
-    let engine = Engine::builder(Actor).files(policy.expect("a policy"));
+    let policy = FilePolicy::new(root.path()).hide("runtime");
+    let engine = Engine::builder(Actor).files(policy);
     let engine = configure(engine).build().expect("built");
     let server = TestServer::open_to(engine, |server| server).await;
     let mut client = server.connect().await;

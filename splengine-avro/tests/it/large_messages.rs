@@ -54,7 +54,7 @@ fn engine() -> (tempfile::TempDir, Engine) {
     let root = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
-    let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    let engine = engine.batches(policy).build().expect("fine");
     (root, engine)
 }
 
@@ -109,8 +109,8 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
     let batches = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let sessions = SessionPolicy::new().store(root.path().join("sessions"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"))
-        .batches(batches.expect("writable"))
-        .sessions(sessions.expect("writable"));
+        .batches(batches)
+        .sessions(sessions);
     let engine = engine.build().expect("fine");
     let server = TestServer::open_to(engine.clone(), |server| server).await;
     let mut client = server.connect().await;

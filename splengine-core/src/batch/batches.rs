@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::auth::Caller;
+use crate::batch::policy::OpenedBatches;
 use crate::batch::reads::READ_TIMEOUT;
 use crate::batch::record::{Names, record};
 use crate::batch::record_memory::RecordMemory;
@@ -37,7 +38,7 @@ use crate::time::time;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let outputs = tempfile::tempdir()?;
 /// let engine = Engine::builder(LocalExecutor::new(".")?)
-///     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path())?)
+///     .batches(BatchPolicy::new(MemoryStore::new(), outputs.path()))
 ///     .build()?;
 /// let alice = Caller::new("alice")?.with_all_scopes();
 /// let request = BatchRequest::new().step(Step::new("true")).step(Step::new("echo done"));
@@ -64,7 +65,7 @@ pub struct Batches {
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let outputs = tempfile::tempdir()?;
-/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let batches = engine.batches();
@@ -100,9 +101,9 @@ impl Batches {
     pub(crate) fn new(
         runner: Arc<Runner>,
         sessions: Sessions,
-        policy: Option<BatchPolicy>,
+        policy: Option<(BatchPolicy, OpenedBatches)>,
     ) -> io::Result<Self> {
-        let registry = policy.map(|policy| Registry::new(policy, &runner.memory));
+        let registry = policy.map(|(policy, opened)| Registry::new(policy, opened, &runner.memory));
         let registry = registry.transpose()?.map(Arc::new);
         Ok(Self { runner, sessions, registry })
     }
@@ -347,7 +348,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
@@ -392,7 +393,7 @@ impl Batches {
             let step = record.steps[place].id.clone();
             return Err(BatchError::NoAttempt { step, attempt, last });
         }
-        let outputs = registry.policy.outputs.clone();
+        let outputs = registry.outputs.clone();
         let info = &record.steps[place];
         let recorded = match stream {
             Stream::Stdout => info.stdout_gap,
@@ -432,7 +433,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = BatchRequest::new().step(Step::new("sleep 600")).step(Step::new("true"));

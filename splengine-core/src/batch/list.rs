@@ -73,7 +73,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();

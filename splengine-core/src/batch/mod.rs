@@ -55,6 +55,7 @@ pub use log::{LogPiece, StepLog};
 pub use output::StepOutput;
 pub use plan::{BatchRequest, FailFast, RetryOn, RunIf, Step, StepCheck};
 pub use policy::BatchPolicy;
+pub(crate) use policy::OpenedBatches;
 pub use results::{BatchResultReader, BatchResults, StepResult};
 pub use salvaged::{SalvagedBatch, salvage_batches};
 pub use submit::Submitted;

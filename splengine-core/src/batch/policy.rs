@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,22 +16,15 @@ use crate::store::{REPAIRED, Store, StoreFault};
 /// use splengine_core::batch::BatchPolicy;
 /// use splengine_core::store::MemoryStore;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let outputs = tempfile::tempdir()?;
-/// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?
+/// // `EngineBuilder::build` opens the directory.
+/// let policy = BatchPolicy::new(MemoryStore::new(), "/var/lib/my-server/outputs")
 ///     .keep_for(Duration::from_secs(3600));
 /// # drop(policy);
-/// # Ok(())
-/// # }
 /// ```
 #[must_use]
 pub struct BatchPolicy {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) outputs: Outputs,
-    /// There may be output of batches that it does not know: it is new, or was repaired.
-    pub(crate) keeps_strays: bool,
-    /// When the last of its batches ended.
-    pub(crate) last_end: Option<u64>,
+    pub(crate) outputs: PathBuf,
     pub(crate) max_steps: usize,
     pub(crate) max_open_steps: usize,
     pub(crate) max_open_steps_per_caller: usize,
@@ -51,27 +44,26 @@ pub struct BatchPolicy {
     pub(crate) kinds: HashMap<String, Arc<MakeJob>>,
 }
 
+/// The directory of outputs, and what was in the store when it was opened.
+pub(crate) struct OpenedBatches {
+    pub(crate) outputs: Outputs,
+    /// There may be output of batches that the store does not know: it is new, or was repaired.
+    pub(crate) keeps_strays: bool,
+    /// When the last of its batches ended.
+    pub(crate) last_end: Option<u64>,
+}
+
 pub(crate) type MakeJob = dyn Fn(&str) -> Result<Box<dyn BatchJob>, String> + Send + Sync;
 
 impl BatchPolicy {
     /// The defaults, with records in `store` and what steps print in files below `outputs`, a
-    /// directory that is made when it is not there. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// When the directory can't be made or opened, or the store can't be used: [`StoreFault::Newer`]
-    /// when a later version wrote it, [`StoreFault::Older`] when an earlier version wrote it in a
-    /// format that is not supported any more.
-    pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Result<Self, StoreFault> {
+    /// directory. When the engine is [built](crate::engine::EngineBuilder::build), the directory is
+    /// opened, or made when it is not there, and a store of another format is refused.
+    pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let keeps_strays = format::agree(&store)? || store.get(REPAIRED)?.is_some();
-        let last = store.scan(&key::ended(0, ""), &key::ended(u64::MAX, ""), true, 1)?;
-        let last_end = last.first().and_then(|(row, _)| key::when(row));
-        Ok(Self {
+        Self {
             store: Arc::new(store),
-            outputs: Outputs::open(outputs.as_ref())?,
-            keeps_strays,
-            last_end,
+            outputs: outputs.as_ref().to_owned(),
             max_steps: 10_000,
             max_open_steps: 200_000,
             max_open_steps_per_caller: 50_000,
@@ -88,7 +80,7 @@ impl BatchPolicy {
             keep_keys_for: Duration::from_hours(24),
             keep_keys_per_caller: 10_000,
             kinds: HashMap::new(),
-        })
+        }
     }
 
     /// Sets the maximum number of steps of one batch. Default 10,000.
@@ -215,6 +207,21 @@ impl BatchPolicy {
         };
         self.kinds.insert(name.into(), Arc::new(make));
         self
+    }
+
+    /// Opens the directory of outputs, which is made when it is not there. Blocks.
+    pub(crate) fn open_outputs(&self) -> std::io::Result<Outputs> {
+        Outputs::open(&self.outputs)
+    }
+
+    /// Reads what the engine has to know of the store before it uses it, and marks one that is new
+    /// as of this version. Blocks.
+    pub(crate) fn open(&self, outputs: Outputs) -> Result<OpenedBatches, StoreFault> {
+        let store = &*self.store;
+        let keeps_strays = format::agree(store)? || store.get(REPAIRED)?.is_some();
+        let last = store.scan(&key::ended(0, ""), &key::ended(u64::MAX, ""), true, 1)?;
+        let last_end = last.first().and_then(|(row, _)| key::when(row));
+        Ok(OpenedBatches { outputs, keeps_strays, last_end })
     }
 }
 

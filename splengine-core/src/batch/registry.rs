@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::batch::journal::Journal;
 use crate::batch::key_locks::KeyLocks;
 use crate::batch::open_stdin::OpenStdin;
+use crate::batch::outputs::Outputs;
+use crate::batch::policy::OpenedBatches;
 use crate::batch::reads::RecordReads;
 use crate::batch::records::{Summary, key, now};
 use crate::batch::{BatchError, BatchPolicy, BatchState};
@@ -24,6 +26,9 @@ use crate::user_name::UserName;
 
 pub(crate) struct Registry {
     pub(crate) policy: BatchPolicy,
+    pub(crate) outputs: Outputs,
+    /// Output of batches that the store does not know stays.
+    pub(crate) keeps_strays: bool,
     pub(crate) journal: Journal,
     state: Mutex<State>,
     pub(crate) keys: Arc<KeyLocks>,
@@ -109,12 +114,19 @@ pub(crate) struct StepQuota {
 }
 
 impl Registry {
-    pub(crate) fn new(policy: BatchPolicy, memory: &EngineMemory) -> std::io::Result<Self> {
+    pub(crate) fn new(
+        policy: BatchPolicy,
+        opened: OpenedBatches,
+        memory: &EngineMemory,
+    ) -> std::io::Result<Self> {
+        let OpenedBatches { outputs, keeps_strays, last_end } = opened;
         let journal = Journal::new(Arc::clone(&policy.store))?;
         let inputs = InputBudget::new(policy.max_open_bytes, policy.max_open_bytes_per_caller);
         Ok(Self {
-            epoch: (start_of(policy.last_end, now()), Instant::now()),
+            epoch: (start_of(last_end, now()), Instant::now()),
             policy,
+            outputs,
+            keeps_strays,
             journal,
             state: Mutex::default(),
             keys: Arc::default(),
@@ -319,7 +331,7 @@ impl Registry {
         let until = key::inputs(before.saturating_add(1), "");
         for (key, _) in self.journal.scan_all(key::inputs(0, ""), until).await? {
             if let Some(id) = key::last_part(&key).and_then(|id| id.parse::<BatchId>().ok()) {
-                let outputs = self.policy.outputs.clone();
+                let outputs = self.outputs.clone();
                 let removed = blocking(move || outputs.remove_inputs(&id)).await;
                 removed.map_err(|error| BatchError::Internal(error.into()))?;
             }
@@ -369,12 +381,12 @@ impl Registry {
         }
         changes.push(Change::set(key::removed(id.as_str()), []));
         // First, so that no inputs are left of a batch that nobody knows.
-        let (outputs, of) = (self.policy.outputs.clone(), id.clone());
+        let (outputs, of) = (self.outputs.clone(), id.clone());
         if let Err(error) = blocking(move || outputs.remove_inputs(&of)).await {
             tracing::warn!(%error, batch = %id, "the inputs of a batch can't be removed");
         }
         self.journal.commit(changes).await?;
-        let (outputs, name) = (self.policy.outputs.clone(), id.to_string());
+        let (outputs, name) = (self.outputs.clone(), id.to_string());
         blocking(move || outputs.remove(&name)).await;
         self.remove_rows(id).await
     }
@@ -525,8 +537,10 @@ mod tests {
     async fn ages_are_counted_by_a_clock_that_does_not_jump() {
         let outputs = tempfile::tempdir().expect("a directory");
         let store = crate::store::MemoryStore::new();
-        let policy = BatchPolicy::new(store, outputs.path()).expect("writable");
-        let registry = Registry::new(policy, &EngineMemory::new(1 << 20)).expect("a thread");
+        let policy = BatchPolicy::new(store, outputs.path());
+        let opened = policy.open(policy.open_outputs().expect("writable")).expect("new");
+        let memory = EngineMemory::new(1 << 20);
+        let registry = Registry::new(policy, opened, &memory).expect("a thread");
         let before = registry.now();
         tokio::time::advance(Duration::from_hours(1)).await;
         let passed = registry.now() - before;

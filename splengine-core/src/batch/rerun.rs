@@ -26,7 +26,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let batches = engine.batches();
@@ -134,7 +134,7 @@ impl Batches {
         let plan: PlanData = work.run(bytes, parse).await?;
         let mut given = None;
         if summary.has_inputs {
-            let (outputs, of) = (self.registry()?.policy.outputs.clone(), id.clone());
+            let (outputs, of) = (self.registry()?.outputs.clone(), id.clone());
             let inputs = blocking(move || outputs.read_inputs(&of)).await;
             let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
             given = Some(inputs.ok_or(BatchError::Conflict(INPUTS_GONE))?);

@@ -18,7 +18,7 @@ use crate::ids::{BatchId, IntoId};
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let outputs = tempfile::tempdir()?;
-/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+/// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
 /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
 /// # let alice = Caller::new("alice")?.with_all_scopes();
 /// let batches = engine.batches();
@@ -131,7 +131,7 @@ impl Batches {
         id: impl IntoId<BatchId>,
     ) -> Result<BatchResultReader, BatchError> {
         let record = self.get(caller, id).await?;
-        let outputs = self.registry()?.policy.outputs.clone();
+        let outputs = self.registry()?.outputs.clone();
         let mut reader = BatchResultReader { record, outputs, printed: Vec::new() };
         let mut room = [MAX_RESULT_BYTES; 2];
         for step in 0..reader.record.steps.len() {

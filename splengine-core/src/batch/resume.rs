@@ -139,7 +139,7 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
     let work = work_of(batches, &summary)?;
     let recipe = registry.journal.recipe(&id, &work).await?;
     let inputs = if summary.has_inputs {
-        let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
+        let (outputs, of) = (registry.outputs.clone(), id.clone());
         let inputs = crate::blocking::blocking(move || outputs.read_inputs(&of)).await;
         let inputs = inputs.map_err(|error| BatchError::Internal(error.into()))?;
         Some(inputs.ok_or(BatchError::Damaged)?)
@@ -302,19 +302,19 @@ fn outcome(row: &StepRow) -> Outcome {
 
 /// Removes what is left of batches that are there no more.
 async fn forget_strays(registry: &Registry) {
-    let outputs = registry.policy.outputs.clone();
+    let outputs = registry.outputs.clone();
     let names = crate::blocking::blocking(move || outputs.all()).await;
     for name in names {
         let Ok(id) = name.parse::<BatchId>() else { continue };
         if matches!(registry.journal.summary(&id).await, Ok(None)) {
-            if registry.policy.keeps_strays {
+            if registry.keeps_strays {
                 tracing::warn!(
                     batch = name,
                     "the store does not know this batch: its output stays"
                 );
                 continue;
             }
-            let outputs = registry.policy.outputs.clone();
+            let outputs = registry.outputs.clone();
             crate::blocking::blocking(move || outputs.remove(&name)).await;
         }
     }

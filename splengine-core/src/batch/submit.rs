@@ -105,7 +105,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?;
+    /// # let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     /// # let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// # let alice = Caller::new("alice")?.with_all_scopes();
     /// let request = BatchRequest::new().step(Step::new("true"));
@@ -181,7 +181,7 @@ impl Batches {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let outputs = tempfile::tempdir()?;
-    /// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())?
+    /// let policy = BatchPolicy::new(MemoryStore::new(), outputs.path())
     ///     .kind("lines", |text| Ok(Lines(text.lines().map(Step::new).collect(), 0)));
     /// let engine = Engine::builder(LocalExecutor::new(".")?).batches(policy).build()?;
     /// let alice = Caller::new("alice")?.with_all_scopes();
@@ -482,7 +482,7 @@ impl Batches {
             self.keep_inputs(registry, &id, inputs).await?;
         }
         if let Err(error) = registry.journal.commit(changes).await {
-            let (outputs, name) = (registry.policy.outputs.clone(), id.to_string());
+            let (outputs, name) = (registry.outputs.clone(), id.to_string());
             blocking(move || outputs.remove(&name)).await;
             return Err(error.into());
         }
@@ -499,7 +499,7 @@ impl Batches {
         id: &BatchId,
         inputs: Vec<u8>,
     ) -> Result<(), BatchError> {
-        let (outputs, of) = (registry.policy.outputs.clone(), id.clone());
+        let (outputs, of) = (registry.outputs.clone(), id.clone());
         let reserve = self.runner.reserve.clone();
         let written = blocking(move || {
             if outputs.check_space(&reserve, inputs.len() as u64).is_err() {

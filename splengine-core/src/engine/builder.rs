@@ -5,8 +5,10 @@ use tokio::sync::watch;
 
 use crate::auth::GuessingPolicy;
 use crate::batch::{BatchPolicy, Batches};
+use crate::engine::BuildError;
 use crate::engine::engine::{Engine, Inner};
 use crate::engine::guessing::Guessing;
+use crate::engine::opening;
 use crate::execute::{DynExecute, Execute, Program};
 use crate::files::FilePolicy;
 use crate::os::{LimitKind, Limits};
@@ -49,39 +51,6 @@ pub struct EngineBuilder {
     max_input_bytes_per_caller: Option<usize>,
     max_captured_bytes: usize,
     max_buffered_bytes: usize,
-}
-
-/// Invalid setting of an engine.
-///
-/// ```
-/// use std::time::Duration;
-/// use splengine_core::engine::BuildError;
-/// use splengine_core::{Engine, LocalExecutor};
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let built = Engine::builder(LocalExecutor::new(".")?)
-///     .default_timeout(Duration::from_secs(7200))
-///     .max_timeout(Duration::from_secs(3600))
-///     .build();
-/// assert!(matches!(built, Err(BuildError::DefaultOverMaximum("timeout"))));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A bound of zero would let nothing run.
-    #[error("`{0}` must be at least 1")]
-    Zero(&'static str),
-    /// A default that is greater than its maximum.
-    #[error("the default of `{0}` is over its maximum")]
-    DefaultOverMaximum(&'static str),
-    /// A default limit that the executor can't enforce here.
-    #[error("the limit `{}` can't be enforced here", .0.name())]
-    NotEnforced(LimitKind),
-    /// The host lacks the resources.
-    #[error("a thread can't be started")]
-    Thread(#[source] std::io::Error),
 }
 
 impl Engine {
@@ -326,12 +295,17 @@ impl EngineBuilder {
         self
     }
 
-    /// The engine.
+    /// The engine. Opens and locks what the policies name: the root of [files](FilePolicy::new), the
+    /// directory of [sessions](SessionPolicy::store), the store and the directory of
+    /// [batches](BatchPolicy::new). Directories that do not exist are made, but for the root. Blocks: for
+    /// up to 2 seconds while another engine uses the directory of sessions, and as long as it takes to
+    /// [count](FilePolicy::max_caller_bytes) what callers' files hold.
     ///
     /// # Errors
     ///
-    /// [`BuildError`] when settings contradict each other, or ask for a limit that the executor
-    /// does not enforce here.
+    /// [`BuildError`] when settings contradict each other or ask for a limit that the executor does not
+    /// enforce here, and when something that a policy names can't be opened. Then nothing is left open
+    /// or locked, and another builder can use the same directories; those that were made stay.
     pub fn build(self) -> Result<Engine, BuildError> {
         let Self {
             executor,
@@ -376,6 +350,9 @@ impl EngineBuilder {
                 return Err(BuildError::DefaultOverMaximum(kind.name()));
             }
         }
+        let tree = files.as_ref().map(opening::files).transpose()?;
+        let session_store = opening::sessions(&sessions)?;
+        let opened_batches = batches.as_ref().map(opening::batches).transpose()?;
         policy.shell.clone_from(&sessions.shell);
         let memory = EngineMemory::new(max_buffered_bytes);
         if let Some(batches) = &batches {
@@ -396,14 +373,18 @@ impl EngineBuilder {
             shutdown: watch::channel(Default::default()).0,
             reserve: reserve.clone(),
         });
-        let sessions = Sessions::new(Arc::clone(&runner), sessions);
+        let sessions = Sessions::new(Arc::clone(&runner), sessions, session_store);
+        let batches = batches.zip(opened_batches);
         let batches = Batches::new(Arc::clone(&runner), sessions.clone(), batches)
             .map_err(BuildError::Thread)?;
+        let files = files
+            .zip(tree)
+            .map(|(policy, (tree, counted))| Arc::new(policy.serve(tree, counted, reserve)));
         Ok(Engine(Arc::new(Inner {
             runner,
             sessions,
             batches,
-            files: files.map(|policy| Arc::new(policy.into_shared(reserve))),
+            files,
             connections: Arc::default(),
             guessing: Guessing::new(guessing),
         })))

@@ -269,7 +269,7 @@ impl Engine {
     /// # let directory = directory.path();
     /// let store = RedbStore::open(directory.join("batches.redb"))?;
     /// let engine = Engine::builder(LocalExecutor::new(".")?)
-    ///     .batches(BatchPolicy::new(store, directory.join("outputs"))?)
+    ///     .batches(BatchPolicy::new(store, directory.join("outputs")))
     ///     .build()?;
     /// let resumed = engine.resume().await;
     /// assert!(!resumed.has_failed, "see the log: the store of batches needs repair");
@@ -339,7 +339,7 @@ impl Engine {
     /// use splengine_core::{Engine, LocalExecutor};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let engine = Engine::builder(LocalExecutor::new(".")?).files(FilePolicy::new(".")?).build()?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).files(FilePolicy::new(".")).build()?;
     /// let capabilities = engine.capabilities();
     /// for name in ["execute", "sessions", "files", "limits.openFiles"] {
     ///     assert!(capabilities.iter().any(|capability| capability == name), "{name}");

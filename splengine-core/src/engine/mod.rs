@@ -6,19 +6,22 @@
 //! servers of an engine, and ends them with it.
 
 mod authenticate;
+mod build_error;
 mod builder;
 mod connections;
 #[expect(clippy::module_inception, reason = "the type that the folder is named for")]
 mod engine;
 mod executions;
 mod guessing;
+mod opening;
 mod readiness;
 mod servers;
 mod stats;
 
 pub use crate::part_state::PartState;
 pub use crate::run::{Admitted, ExecutionInfo, ExecutionState, HistogramStats, QueuedRun};
-pub use builder::{BuildError, EngineBuilder};
+pub use build_error::BuildError;
+pub use builder::EngineBuilder;
 pub use engine::{Engine, Resumed};
 pub use readiness::Readiness;
 pub use servers::Servers;

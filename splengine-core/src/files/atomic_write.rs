@@ -231,16 +231,18 @@ mod tests {
 
     use super::*;
     use crate::files::FilePolicy;
+    use crate::files::resolve::Tree;
     use crate::files::temporary::is_temporary;
     use crate::quota::DiskReserve;
+    use crate::root::Root;
 
     /// As where the file system has no files without a name.
     #[test]
     fn a_file_that_has_a_name_before_its_own_leaves_nothing_of_it() {
         let root = tempfile::tempdir().expect("a directory");
-        let shared = Arc::new(
-            FilePolicy::new(root.path()).expect("opened").into_shared(DiskReserve::default()),
-        );
+        let tree = Tree::new(Root::open(root.path()).expect("opened")).expect("a root");
+        let policy = FilePolicy::new(root.path());
+        let shared = Arc::new(policy.serve(tree, None, DiskReserve::default()));
         let user = "alice".parse().expect("a name");
         let begin = || {
             let permit = shared.writers.permit(&user).expect("one");

@@ -34,7 +34,7 @@ use crate::files::{
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let root = std::env::temp_dir().join(format!("splengine-doc-files-{}", std::process::id()));
 /// # std::fs::create_dir_all(&root)?;
-/// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new(&root)?).build()?;
+/// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new(&root)).build()?;
 /// let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
 /// let file = files.open(&alice, Path::new("/greeting"), OpenOptions::new().read()).await?;
@@ -118,7 +118,7 @@ impl Files {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
-    /// # let policy = FilePolicy::new(root)?;
+    /// # let policy = FilePolicy::new(root);
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
@@ -311,7 +311,7 @@ impl Files {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
-    /// # let policy = FilePolicy::new(root)?;
+    /// # let policy = FilePolicy::new(root);
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// let (draft, report) = (Path::new("/draft"), Path::new("/report"));

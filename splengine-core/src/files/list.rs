@@ -26,7 +26,7 @@ use crate::quota::LargeWork;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let root = tempfile::tempdir()?;
 /// # let root = root.path();
-/// # let policy = FilePolicy::new(root)?;
+/// # let policy = FilePolicy::new(root);
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
 /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// for name in ["/c", "/a", "/b"] {
@@ -361,14 +361,17 @@ mod tests {
 
     use super::*;
     use crate::files::FilePolicy;
+    use crate::files::resolve::Tree;
     use crate::quota::DiskReserve;
+    use crate::root::Root;
 
     #[tokio::test]
     async fn each_piece_of_a_listing_waits_for_the_turn_of_its_caller() {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::write(root.path().join("a"), "").expect("written");
-        let policy = FilePolicy::new(root.path()).expect("a root");
-        let shared = Arc::new(policy.into_shared(DiskReserve::default()));
+        let tree = Tree::new(Root::open(root.path()).expect("opened")).expect("a root");
+        let policy = FilePolicy::new(root.path());
+        let shared = Arc::new(policy.serve(tree, None, DiskReserve::default()));
         let alice = "alice".parse().expect("a name");
         let permit = shared.listings.permit(&alice).expect("a place");
         let listing = FileListing::open(&shared, Path::new("/"), permit).expect("opened");

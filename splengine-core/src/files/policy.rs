@@ -1,4 +1,3 @@
-use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,12 +6,10 @@ use rustix::fs::{Mode, OFlags, fchmod, fstat, openat};
 
 use crate::files::FileError;
 use crate::files::open_files::{OpenCount, Walks};
-use crate::files::owners::check_attributes;
 use crate::files::path_locks::PathLocks;
-use crate::files::resolve::{Entry, Tree, check_proc};
+use crate::files::resolve::{Entry, Tree};
 use crate::files::usage::{Tracked, Usage};
 use crate::quota::DiskReserve;
-use crate::root::Root;
 use crate::user_name::UserName;
 
 /// Choice of the files that an engine serves, and bounds on how many at once.
@@ -20,19 +17,24 @@ use crate::user_name::UserName;
 /// ```
 /// use splengine_core::files::FilePolicy;
 ///
-/// let policy = FilePolicy::new(std::env::temp_dir())?.hide("runtime")?.max_open(128);
-/// # Ok::<(), splengine_core::files::FilePolicyError>(())
+/// // `EngineBuilder::build` opens the directory.
+/// let policy = FilePolicy::new("/srv/work").hide("runtime").max_open(128);
+/// # drop(policy);
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct FilePolicy {
-    tree: Tree,
+    pub(crate) root: PathBuf,
+    /// Below root.
+    pub(crate) hidden: Vec<PathBuf>,
+    /// On the host.
+    pub(crate) protected: Vec<PathBuf>,
+    /// The bytes that a caller's files below root may hold.
+    pub(crate) max_caller_bytes: Option<u64>,
     max_file_size: u64,
     max_open: usize,
     max_open_per_caller: usize,
     max_watches: usize,
-    /// Root, and the bytes that a caller's files below it may hold.
-    quota: Option<(OwnedFd, u64)>,
 }
 
 /// What all handles on an engine's files share.
@@ -110,74 +112,28 @@ impl ServedFiles {
     }
 }
 
-/// Reason for which files can't be served.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FilePolicyError {
-    /// The root is no directory that can be opened.
-    #[error("the root `{}` can't be opened", path.display())]
-    Root {
-        /// Path as it was given.
-        path: PathBuf,
-        /// Error of the operating system.
-        #[source]
-        source: io::Error,
-    },
-    /// A path that is to be hidden is not below root, or is root itself.
-    #[error("`{}` can't be hidden", path.display())]
-    Hidden {
-        /// Path as it was given.
-        path: PathBuf,
-        /// Reason for which the path can't be hidden.
-        #[source]
-        source: FileError,
-    },
-    /// Root's file system has no extended attributes, in which the owner of a file is noted.
-    #[error(
-        "what callers' files hold can't be counted below `{}`: \
-         its file system has no extended attributes of users", path.display()
-    )]
-    NoAttributes {
-        /// The root.
-        path: PathBuf,
-        /// Error of the operating system.
-        #[source]
-        source: io::Error,
-    },
-    /// Files are opened by their handles, and those stand in `/proc`.
-    #[error("/proc/self/fd can't be used")]
-    Proc(#[source] io::Error),
-}
-
 impl FilePolicy {
-    /// The defaults, for all files below `root`, on Linux 5.6 or newer.
-    ///
-    /// # Errors
-    ///
-    /// When `root` can't be opened as a directory, or `/proc` is missing.
-    pub fn new(root: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
-        let path = root.as_ref();
-        let root = Root::open(path)
-            .map_err(|source| FilePolicyError::Root { path: path.to_owned(), source })?;
-        check_proc().map_err(|error| FilePolicyError::Proc(error.into()))?;
-        let tree = Tree::new(root).map_err(|error| FilePolicyError::Root {
-            path: path.to_owned(),
-            source: error.into(),
-        })?;
-        Ok(Self {
-            tree,
+    /// The defaults, for all files below `root`, a directory, on Linux 5.6 or newer. It is opened when
+    /// the engine is [built](crate::engine::EngineBuilder::build); a relative path starts from the
+    /// current directory at that time.
+    pub fn new(root: impl AsRef<Path>) -> Self {
+        Self {
+            root: root.as_ref().to_owned(),
+            hidden: Vec::new(),
+            protected: Vec::new(),
+            max_caller_bytes: None,
             max_file_size: 1 << 40,
             max_open: 256,
             max_open_per_caller: usize::MAX,
             max_watches: 64,
-            quota: None,
-        })
+        }
     }
 
     /// Hides a part of the tree: for callers it does not exist, by whatever name or link, and
-    /// nothing can be made in its place. `path` is below root and need not be there yet. Of what is
-    /// in a directory, other names (hard links) are known of what is directly in it, of 4096 files
-    /// at most.
+    /// nothing can be made in its place. `path` is below root and need not be there yet; an engine is
+    /// not built ([`BuildError::HiddenPath`](crate::engine::BuildError::HiddenPath)) with one that is
+    /// not below root, or is root itself. Of what is in a directory, other names (hard links) are known
+    /// of what is directly in it, of 4096 files at most. Default: nothing is hidden.
     ///
     /// ```
     /// use std::path::Path;
@@ -189,7 +145,7 @@ impl FilePolicy {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
     /// std::fs::write(root.join("secret"), "hidden")?;
-    /// let policy = FilePolicy::new(root)?.hide("secret")?;
+    /// let policy = FilePolicy::new(root).hide("secret");
     /// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let found = engine.files().stat(&alice, Path::new("/secret")).await;
@@ -197,22 +153,17 @@ impl FilePolicy {
     /// # Ok(())
     /// # }
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// For a path that is not below root, or is root itself.
-    pub fn hide(mut self, path: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
-        let path = path.as_ref();
-        self.tree
-            .hide(path)
-            .map_err(|source| FilePolicyError::Hidden { path: path.to_owned(), source })?;
-        Ok(self)
+    pub fn hide(mut self, path: impl AsRef<Path>) -> Self {
+        self.hidden.push(path.as_ref().to_owned());
+        self
     }
 
     /// Hides a file or a directory of the host, by what it is (its device and inode) and not by its
     /// name: for what the server reads its tokens, keys and configuration from. Unlike in
     /// [`hide`](Self::hide), `path` is one of the host; it may lie outside root, and a relative one
-    /// starts from the current directory. It need not be there yet.
+    /// starts from the current directory at the time the engine is built. It need not be there yet. An
+    /// engine is not built ([`BuildError::ProtectedPath`](crate::engine::BuildError::ProtectedPath)) with
+    /// one that leads to root itself. Default: nothing is protected.
     ///
     /// For callers it does not exist, be it reached by its path, a link, a hard link, a mount, or in
     /// other case. Nothing can be made in its place, and neither a directory on the way to it nor a
@@ -221,23 +172,9 @@ impl FilePolicy {
     /// name. In a directory, all is hidden that is below it.
     ///
     /// Programs that callers run are not bound by this.
-    ///
-    /// # Errors
-    ///
-    /// For root itself.
-    pub fn protect(mut self, path: impl AsRef<Path>) -> Result<Self, FilePolicyError> {
-        let path = path.as_ref();
-        self.tree
-            .protect(path)
-            .map_err(|source| FilePolicyError::Hidden { path: path.to_owned(), source })?;
-        Ok(self)
-    }
-
-    /// Returns whether what a path of the host leads to, or would, lies below root by one of its
-    /// names.
-    #[must_use]
-    pub fn is_below_root(&self, path: impl AsRef<Path>) -> bool {
-        self.tree.is_below_root(path.as_ref())
+    pub fn protect(mut self, path: impl AsRef<Path>) -> Self {
+        self.protected.push(path.as_ref().to_owned());
+        self
     }
 
     /// Sets how large a file may become by what callers write, in bytes. Default 1 TiB. What would
@@ -293,27 +230,28 @@ impl FilePolicy {
     /// callers give them. Below 1024 directories nothing is counted; nor is what the host hides from
     /// the engine's user, of which the log tells.
     ///
-    /// # Errors
-    ///
-    /// [`FilePolicyError::NoAttributes`] when root's file system has no such attributes. Where
-    /// another one is mounted below root, nothing can be written to it without them.
-    pub fn max_caller_bytes(mut self, bytes: u64) -> Result<Self, FilePolicyError> {
-        let no_attributes = |source| FilePolicyError::NoAttributes {
-            path: self.tree.root_path().to_owned(),
-            source,
-        };
-        let root = self.tree.root().try_clone_to_owned().map_err(no_attributes)?;
-        check_attributes(&root).map_err(|error| no_attributes(error.into()))?;
-        self.quota = Some((root, bytes));
-        Ok(self)
+    /// An engine is not built ([`BuildError::CallerBytes`](crate::engine::BuildError::CallerBytes)) where
+    /// root's file system has no such attributes. Where another one is mounted below root, nothing can
+    /// be written to it without them.
+    pub fn max_caller_bytes(mut self, bytes: u64) -> Self {
+        self.max_caller_bytes = Some(bytes);
+        self
     }
 
-    pub(crate) fn into_shared(self, reserve: DiskReserve) -> ServedFiles {
+    /// Serves the files of `tree`, which was opened by this policy; `counted` is its root, where what
+    /// callers' files hold is bounded. Counts that, which blocks, and may for long.
+    pub(crate) fn serve(
+        self,
+        tree: Tree,
+        counted: Option<OwnedFd>,
+        reserve: DiskReserve,
+    ) -> ServedFiles {
         let policy = self;
         let count = |what| OpenCount::new(what, policy.max_open, policy.max_open_per_caller);
-        let usage = policy.quota.map(|(root, bytes)| Usage::count(root, bytes));
+        let counted = counted.zip(policy.max_caller_bytes);
+        let usage = counted.map(|(root, bytes)| Usage::count(root, bytes));
         ServedFiles {
-            tree: policy.tree,
+            tree,
             reserve,
             readers: count("files open to be read"),
             writers: count("files open to be written"),

@@ -72,13 +72,9 @@ impl Tree {
         Ok(Self { root, root_id, hidden: Vec::new(), protected: Protected::default() })
     }
 
-    /// The directory, and its path as the kernel names it.
+    /// The directory.
     pub(crate) fn root(&self) -> BorrowedFd<'_> {
         self.root.directory()
-    }
-
-    pub(crate) fn root_path(&self) -> &Path {
-        self.root.path()
     }
 
     /// Hides what `path` names, and what it leads to; it need not be there yet.
@@ -105,10 +101,6 @@ impl Tree {
             self.hide_below(place);
         }
         Ok(())
-    }
-
-    pub(crate) fn is_below_root(&self, path: &Path) -> bool {
-        std::path::absolute(path).is_ok_and(|absolute| !self.places_of(&absolute).is_empty())
     }
 
     /// Where below root a path of the host leads, as it is written and without links.

@@ -11,7 +11,7 @@ use crate::protected::Protected;
 use crate::quota::CallerPlaces;
 use crate::root::Root;
 
-/// Reason for which a [`LocalExecutor`] could not be set up.
+/// Reason for which a [`LocalExecutor`] or [`Workdirs`](crate::local::Workdirs) could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -238,14 +238,11 @@ impl LocalExecutorBuilder {
             cgroup,
             reap_unknown,
             pty_host,
-            protected: protected_paths,
+            protected,
             attributes,
             max_kept,
         } = self;
-        let mut protected = Protected::default();
-        for path in protected_paths {
-            protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
-        }
+        let protected = protect_all(protected)?;
         let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
         let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
         let missing = |what| move |source| SetupError::Containment { what, source };
@@ -279,4 +276,13 @@ impl LocalExecutorBuilder {
         let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
         Ok(LocalExecutor { host, oom, kept, pty_host })
     }
+}
+
+/// Protects what each of these paths leads to.
+pub(crate) fn protect_all(paths: Vec<PathBuf>) -> Result<Protected, SetupError> {
+    let mut protected = Protected::default();
+    for path in paths {
+        protected.add(&path).map_err(|source| SetupError::Protected { path, source })?;
+    }
+    Ok(protected)
 }

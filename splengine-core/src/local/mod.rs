@@ -23,4 +23,4 @@ pub use cgroup_mode::CgroupMode;
 pub use environment::Environment;
 pub use executor::LocalExecutor;
 pub use pty_host::{PtyHost, PtyHostError, run_pty_host};
-pub use workdirs::Workdirs;
+pub use workdirs::{Workdirs, WorkdirsBuilder};

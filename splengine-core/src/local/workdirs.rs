@@ -1,8 +1,9 @@
-use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::execute::{Command, ExecuteError};
+use crate::local::SetupError;
+use crate::local::builder::protect_all;
 use crate::protected::Protected;
 use crate::root::Root;
 
@@ -37,25 +38,40 @@ pub struct Workdirs {
     protected: Protected,
 }
 
+/// Sets up [`Workdirs`]. Made by [`Workdirs::builder`].
+///
+/// ```
+/// use splengine_core::local::Workdirs;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// // No command works in the directory of the keys.
+/// let workdirs = Workdirs::builder(root).protect(root.join("keys")).build()?;
+/// # drop(workdirs);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct WorkdirsBuilder {
+    root: PathBuf,
+    protected: Vec<PathBuf>,
+}
+
 impl Workdirs {
-    /// Opens a root. A later rename of the directory has no effect.
+    /// Opens a root, of which no directory is [protected](WorkdirsBuilder::protect).
     ///
     /// # Errors
     ///
-    /// When `root` is no directory that can be opened.
-    pub fn below(root: impl AsRef<Path>) -> io::Result<Self> {
-        Ok(Self { root: Root::open(root.as_ref())?, protected: Protected::default() })
+    /// As [`WorkdirsBuilder::build`].
+    pub fn below(root: impl AsRef<Path>) -> Result<Self, SetupError> {
+        Self::builder(root).build()
     }
 
-    /// Refuses directories that are `path` or lie in it, as
-    /// [`LocalExecutorBuilder::protect`](crate::local::LocalExecutorBuilder::protect) does. Default: none.
-    ///
-    /// # Errors
-    ///
-    /// When `path` is empty, or relative and the current directory is not known.
-    pub fn protect(mut self, path: impl AsRef<Path>) -> io::Result<Self> {
-        self.protected.add(path.as_ref())?;
-        Ok(self)
+    /// Sets up working directories below `root`.
+    pub fn builder(root: impl AsRef<Path>) -> WorkdirsBuilder {
+        WorkdirsBuilder { root: root.as_ref().to_owned(), protected: Vec::new() }
     }
 
     /// Opens the directory of `command`, root itself if it names none. The descriptor closes on exec.
@@ -67,5 +83,27 @@ impl Workdirs {
     /// [`ExecuteError::Exhausted`] when the host lacks descriptors or memory.
     pub fn open(&self, command: &Command) -> Result<OwnedFd, ExecuteError> {
         self.root.workdir(command.workdir.as_deref(), &self.protected)
+    }
+}
+
+impl WorkdirsBuilder {
+    /// Refuses directories that are `path` or lie in it, as
+    /// [`LocalExecutorBuilder::protect`](crate::local::LocalExecutorBuilder::protect) does. Default: none.
+    pub fn protect(mut self, path: impl AsRef<Path>) -> Self {
+        self.protected.push(path.as_ref().to_owned());
+        self
+    }
+
+    /// Opens the root. A later rename of the directory has no effect.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError::Root`] when root is no directory that can be opened, [`SetupError::Protected`] when
+    /// a path to be protected is empty, or relative and the current directory is not known.
+    pub fn build(self) -> Result<Workdirs, SetupError> {
+        let Self { root: path, protected } = self;
+        let protected = protect_all(protected)?;
+        let root = Root::open(&path).map_err(|source| SetupError::Root { path, source })?;
+        Ok(Workdirs { root, protected })
     }
 }

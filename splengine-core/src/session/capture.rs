@@ -237,7 +237,7 @@ impl Sessions {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let store = tempfile::tempdir()?;
-    /// let policy = SessionPolicy::new().store(store.path())?;
+    /// let policy = SessionPolicy::new().store(store.path());
     /// let engine = Engine::builder(LocalExecutor::new(".")?).sessions(policy).build()?;
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let sessions = engine.sessions();

@@ -64,5 +64,5 @@ pub use input_handle::ClientInput;
 pub use policy::{Recording, SessionPolicy, SizePolicy};
 pub use poll::Printed;
 pub use sessions::Sessions;
-pub use store::StoreError;
+pub(crate) use store::Store;
 pub use update::{ClientInfo, Closed, Notice, Update};

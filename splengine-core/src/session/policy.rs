@@ -1,8 +1,5 @@
-use std::path::Path;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-use crate::session::store::{Store, StoreError};
 
 /// Policy of an engine for sessions: what it grants to them, and how long it keeps them.
 ///
@@ -10,20 +7,17 @@ use crate::session::store::{Store, StoreError};
 /// use std::time::Duration;
 /// use splengine_core::session::SessionPolicy;
 ///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let directory = tempfile::tempdir()?;
+/// // `EngineBuilder::build` opens and locks the directory.
 /// let policy = SessionPolicy::new()
-///     .store(directory.path())?
+///     .store("/var/lib/my-server/sessions")
 ///     .detached_timeout(Duration::from_secs(7 * 24 * 3600));
 /// # drop(policy);
-/// # Ok(())
-/// # }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct SessionPolicy {
     pub(crate) shell: Vec<String>,
-    pub(crate) store: Option<Arc<Store>>,
+    pub(crate) store: Option<PathBuf>,
     pub(crate) max_sessions: usize,
     pub(crate) max_per_caller: usize,
     pub(crate) max_clients: usize,
@@ -124,21 +118,18 @@ impl SessionPolicy {
         self
     }
 
-    /// The directory in which sessions are kept: for saving and loading them, for recordings, and for
-    /// telling after a crash what was lost. Made when it is not there. One engine uses it at a time;
-    /// blocks for up to 2 seconds while another does. Default: none, and sessions are neither saved nor
+    /// Sets the directory in which sessions are kept: for saving and loading them, for recordings, and
+    /// for telling after a crash what was lost. When the engine is
+    /// [built](crate::engine::EngineBuilder::build), it is opened, or made when it is not there, and
+    /// locked, since one engine uses it at a time. Default: none, and sessions are neither saved nor
     /// recorded.
     ///
     /// Of the sessions that were lost 256 stay listed, or as many as [may run](Self::max_sessions) if
     /// that is more. Beyond that, [`Engine::resume`](crate::Engine::resume), or else the first session
     /// that is started, removes the oldest of the caller who has most, with their recordings.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError`] when the directory can't be made or opened, or another engine uses it.
-    pub fn store(mut self, directory: impl AsRef<Path>) -> Result<Self, StoreError> {
-        self.store = Some(Arc::new(Store::open(directory.as_ref())?));
-        Ok(self)
+    pub fn store(mut self, directory: impl AsRef<Path>) -> Self {
+        self.store = Some(directory.as_ref().to_owned());
+        self
     }
 
     /// Sets the maximum number of sessions at once. Default 256.

@@ -62,8 +62,11 @@ pub(crate) struct SessionSlot {
 }
 
 impl Registry {
-    pub(crate) fn new(policy: SessionPolicy, memory: &EngineMemory) -> Self {
-        let store = policy.store.clone();
+    pub(crate) fn new(
+        policy: SessionPolicy,
+        store: Option<Arc<Store>>,
+        memory: &EngineMemory,
+    ) -> Self {
         let io = Arc::new(IoBounds::new(memory, policy.max_read_bytes, policy.read_timeout));
         let (lost, has_unreadable) = store.as_deref().map(lost_in).unwrap_or_default();
         let commands =

@@ -64,8 +64,12 @@ pub(crate) enum FoundSession {
 }
 
 impl Sessions {
-    pub(crate) fn new(runner: Arc<Runner>, policy: SessionPolicy) -> Self {
-        let registry = Arc::new(Registry::new(policy, &runner.memory));
+    pub(crate) fn new(
+        runner: Arc<Runner>,
+        policy: SessionPolicy,
+        store: Option<Arc<Store>>,
+    ) -> Self {
+        let registry = Arc::new(Registry::new(policy, store, &runner.memory));
         Self { runner, registry }
     }
 

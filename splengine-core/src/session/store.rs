@@ -38,42 +38,17 @@ pub(crate) struct Store {
     _lock: FileLock,
 }
 
-/// Reason for which the store of sessions can't be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Another engine uses it.
-    #[error("the sessions in `{path}` are in use by {}", crate::lock::holder(*pid))]
-    InUse {
-        /// The directory.
-        path: String,
-        /// The number of the process that uses it, if that is known.
-        pid: Option<u32>,
-    },
-    /// The directory can't be made, opened or written.
-    #[error("the directory of sessions `{path}` can't be used")]
-    Io {
-        /// The directory.
-        path: String,
-        /// Error of the operating system.
-        #[source]
-        source: io::Error,
-    },
-}
-
 impl Store {
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let shown = path.display().to_string();
-        let failed = |source| StoreError::Io { path: shown.clone(), source };
+    /// Opens and locks the directory, which is made when it is not there. Blocks for up to 2 seconds
+    /// while another engine uses it.
+    pub(crate) fn open(path: &Path) -> Result<Self, LockError> {
+        let failed = LockError::Io;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let dir = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let lock = dir.open_with(".lock", &options).map_err(failed)?.into_std();
-        let lock = FileLock::acquire(lock).map_err(|error| match error {
-            LockError::Held { pid } => StoreError::InUse { path: shown.clone(), pid },
-            LockError::Io(error) => failed(error),
-        })?;
+        let lock = FileLock::acquire(lock)?;
         make_dir(&dir, SAVED).map_err(failed)?;
         let saved = dir.open_dir(SAVED).map_err(failed)?;
         Ok(Self { dir, saved, index: Mutex::default(), _lock: lock })

@@ -7,7 +7,7 @@ use std::time::Duration;
 use splengine_core::batch::{
     BatchFilter, BatchPolicy, BatchRecord, BatchState, JobAction, JobEvent, RetryOn,
 };
-use splengine_core::engine::EngineBuilder;
+use splengine_core::engine::{BuildError, EngineBuilder};
 use splengine_core::execute::Stream;
 use splengine_core::store::{Change, MemoryStore, RedbStore, SalvagedStore, Store, StoreFault};
 use splengine_core::{
@@ -46,7 +46,7 @@ fn engine(
     policy: impl FnOnce(BatchPolicy) -> BatchPolicy,
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Engine {
-    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
+    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs"));
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = builder(Engine::builder(executor).grace(Duration::from_millis(500)));
     engine.batches(policy(batches)).build().expect("built")
@@ -459,7 +459,7 @@ async fn around_a_damaged_page_all_is_salvaged_and_no_output_is_lost() {
     let store = RedbStore::open(&file).expect("opens");
     assert_eq!(store.scan(b"row-", b"row.", false, 10_000).expect("reads"), rows);
     let resume = async |store: RedbStore| {
-        let policy = BatchPolicy::new(store, root.path().join("outputs")).expect("a policy");
+        let policy = BatchPolicy::new(store, root.path().join("outputs"));
         let executor = LocalExecutor::new(root.path()).expect("set up");
         let engine = Engine::builder(executor).batches(policy).build().expect("built");
         assert!(!engine.resume().await.has_failed);
@@ -488,8 +488,11 @@ fn a_store_of_another_major_version_is_refused_with_words() {
     ] {
         let store = MemoryStore::new();
         store.commit(&[Change::set(*b"format", format)]).expect("writes");
-        let refused = BatchPolicy::new(store, root.path()).expect_err("refused").to_string();
-        assert!(refused.contains(text), "{refused}");
+        let executor = LocalExecutor::new(root.path()).expect("set up");
+        let policy = BatchPolicy::new(store, root.path());
+        let error = Engine::builder(executor).batches(policy).build().expect_err("refused");
+        let BuildError::BatchStore(fault) = error else { panic!("{error}") };
+        assert!(fault.to_string().contains(text), "{fault}");
     }
 }
 

@@ -33,7 +33,7 @@ fn bench() -> Bench {
 }
 
 fn engine(root: &TempDir, store: &TestStore) -> Engine {
-    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
+    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs"));
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).grace(Duration::from_millis(500)).batches(batches);
     engine.build().expect("built")
@@ -90,7 +90,7 @@ impl Bench {
 async fn a_step_that_may_not_keep_anything_is_told_so() {
     let root = tempfile::tempdir().expect("a directory");
     let store = TestStore::default();
-    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs")).expect("writable");
+    let batches = BatchPolicy::new(store.clone(), root.path().join("outputs"));
     let executor = LocalExecutor::builder(root.path()).max_kept(0).build().expect("set up");
     let engine = Engine::builder(executor).batches(batches).build().expect("built");
     let bench = Bench { engine, alice: caller("alice"), root, store };
@@ -417,7 +417,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[tokio::test(start_paused = true)]
 async fn durations_are_told_by_a_clock_that_does_not_jump() {
     let root = tempfile::tempdir().expect("a directory");
-    let batches = BatchPolicy::new(MemoryStore::new(), root.path()).expect("opened");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.path());
     let engine = Engine::builder(Slow).batches(batches).build().expect("built");
     let (alice, batches) = (caller("alice"), engine.batches());
     let request = of([step("1", ""), step("2", "")]);

@@ -52,7 +52,7 @@ fn bench() -> Bench {
     let outputs = tempfile::tempdir().expect("a directory");
     let (free, is_free) = watch::channel(false);
     let (begin, begun) = watch::channel(0);
-    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     let executor = Held { begun: begin, is_free };
     let engine = Engine::builder(executor).batches(policy).build().expect("built");
     Bench { engine, begun, free, _outputs: outputs }

@@ -20,7 +20,7 @@ struct Bench {
 fn bench() -> Bench {
     let root = tempfile::tempdir().expect("a directory");
     let outputs = root.path().join("outputs");
-    let batches = BatchPolicy::new(MemoryStore::new(), outputs).expect("writable");
+    let batches = BatchPolicy::new(MemoryStore::new(), outputs);
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).grace(Duration::from_millis(500)).batches(batches);
     Bench { engine: engine.build().expect("built"), alice: caller("alice"), root }

@@ -46,7 +46,7 @@ fn engine(
     builder: impl FnOnce(EngineBuilder) -> EngineBuilder,
 ) -> Engine {
     let outputs = root.path().join("runtime/batches");
-    let batches = BatchPolicy::new(store.clone(), outputs).expect("writable");
+    let batches = BatchPolicy::new(store.clone(), outputs);
     let executor = LocalExecutor::new(root.path()).expect("set up");
     builder(Engine::builder(executor).grace(Duration::from_millis(500)))
         .batches(policy(batches))
@@ -899,7 +899,7 @@ impl splengine_core::Execute for Short {
 async fn a_shortage_takes_none_of_a_steps_retries() {
     let root = tempfile::tempdir().expect("a directory");
     let build = |left: u32| {
-        let batches = BatchPolicy::new(MemoryStore::new(), root.path()).expect("opened");
+        let batches = BatchPolicy::new(MemoryStore::new(), root.path());
         Engine::builder(Short { left: left.into() }).batches(batches).build().expect("built")
     };
     let alice = caller("alice");

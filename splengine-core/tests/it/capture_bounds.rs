@@ -205,7 +205,7 @@ async fn a_capture_goes_on_with_what_is_held_of_the_end() {
 #[tokio::test]
 async fn a_step_of_a_batch_says_why_less_of_its_output_is_kept() {
     let outputs = tempfile::tempdir().expect("a directory");
-    let policy = BatchPolicy::new(MemoryStore::default(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(MemoryStore::default(), outputs.path());
     let bench =
         bench_with(CgroupMode::Off, |builder| builder.max_captured_bytes(MAX).batches(policy));
     let (engine, alice) = (&bench.engine, caller("alice"));

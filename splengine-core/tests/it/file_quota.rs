@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use splengine_core::files::{FilePolicy, FilePolicyError, OpenOptions, SetAttributes};
+use splengine_core::engine::BuildError;
+use splengine_core::files::{FilePolicy, OpenOptions, SetAttributes};
 use splengine_core::{Caller, Engine, ErrorKind, FileError, Files, LocalExecutor};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
@@ -18,9 +19,9 @@ const BLOCK: u64 = 4096;
 const QUOTA: u64 = 8 * BLOCK;
 
 fn serve(root: &TempDir) -> Files {
-    let policy = FilePolicy::new(root.path()).and_then(|policy| policy.max_caller_bytes(QUOTA));
+    let policy = FilePolicy::new(root.path()).max_caller_bytes(QUOTA);
     let executor = LocalExecutor::new(root.path()).expect("set up");
-    Engine::builder(executor).files(policy.expect("a root")).build().expect("built").files()
+    Engine::builder(executor).files(policy).build().expect("built").files()
 }
 
 fn content(blocks: u64) -> Bytes {
@@ -203,8 +204,9 @@ async fn what_a_program_removes_is_room_again_soon() {
 
 #[test]
 fn a_root_without_attributes_is_refused() {
-    let policy = FilePolicy::new("/proc").expect("a root");
-    let error = policy.max_caller_bytes(1).expect_err("proc has none");
-    assert!(matches!(error, FilePolicyError::NoAttributes { .. }), "{error}");
+    let policy = FilePolicy::new("/proc").max_caller_bytes(1);
+    let executor = LocalExecutor::new("/proc").expect("set up");
+    let error = Engine::builder(executor).files(policy).build().expect_err("proc has none");
+    assert!(matches!(error, BuildError::CallerBytes { .. }), "{error}");
     assert!(error.to_string().contains("`/proc`"), "{error}");
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use splengine_core::engine::BuildError;
 use splengine_core::files::{
     FileKind, FileListing, FilePolicy, OpenFile, OpenOptions, SetAttributes,
 };
@@ -37,7 +38,7 @@ pub(crate) fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Be
     fs::write(root.join("data/a"), "content").expect("made");
     fs::write(root.join("runtime/sessions/secret"), "secret").expect("made");
     fs::write(base.path().join("outside/secret"), "secret").expect("made");
-    let policy = FilePolicy::new(&root).and_then(|policy| policy.hide("runtime")).expect("a root");
+    let policy = FilePolicy::new(&root).hide("runtime");
     let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))
         .files(configure(policy))
         .build()
@@ -324,7 +325,13 @@ async fn nothing_hidden_is_moved_with_what_it_is_in() {
     }
     assert_kind(files.remove_directory(&alice, path("a/b")).await, ErrorKind::Forbidden);
     for wrong in ["..", "", "/", "a/../b"] {
-        assert!(FilePolicy::new(base.path()).expect("a root").hide(wrong).is_err(), "{wrong}");
+        let executor = LocalExecutor::new(base.path()).expect("set up");
+        let policy = FilePolicy::new(base.path()).hide(wrong);
+        let error = Engine::builder(executor).files(policy).build().expect_err(wrong);
+        assert!(
+            matches!(&error, BuildError::HiddenPath { path, .. } if path == Path::new(wrong)),
+            "{error}"
+        );
     }
 }
 
@@ -345,7 +352,7 @@ async fn nothing_is_put_in_the_place_of_what_is_hidden() {
 
 #[tokio::test]
 async fn what_is_made_later_is_hidden_as_well() {
-    let bench = bench_with(|policy| policy.hide("data/later").expect("below root"));
+    let bench = bench_with(|policy| policy.hide("data/later"));
     fs::create_dir(bench.root("data/later")).expect("made");
     fs::write(bench.root("data/later/file"), "").expect("written");
     for at in ["data/later", "data/later/file", "data/deep/../later/file"] {
@@ -356,9 +363,9 @@ async fn what_is_made_later_is_hidden_as_well() {
 
 /// The files below `root`, but for what is `hidden`.
 fn all_but(root: &Path, hidden: &str) -> Files {
-    let policy = FilePolicy::new(root).and_then(|policy| policy.hide(hidden));
+    let policy = FilePolicy::new(root).hide(hidden);
     let engine = Engine::builder(LocalExecutor::new(root).expect("set up"))
-        .files(policy.expect("a policy"))
+        .files(policy)
         .build()
         .expect("built");
     engine.files()
@@ -646,7 +653,6 @@ async fn rights_are_checked() {
     let engine = engine.expect("built");
     assert!(!engine.has_files() && !engine.capabilities().contains(&"files".to_owned()));
     assert_kind(engine.files().stat(&bob, path("/")).await, ErrorKind::Impossible);
-    assert!(FilePolicy::new(root.path().join("none")).is_err());
 }
 
 #[tokio::test]

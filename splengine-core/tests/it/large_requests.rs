@@ -57,7 +57,7 @@ async fn while_a_large_batch_is_submitted_others_are_served() {
     let root = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
-    let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    let engine = engine.batches(policy).build().expect("fine");
     let (alice, batches) = (caller("alice"), engine.batches());
     let args = vec!["argument"; 20_000];
     let step = || Step::new("true").args(args.clone());
@@ -87,7 +87,7 @@ async fn while_a_batch_with_too_many_labels_is_refused_others_are_served() {
     let root = tempfile::tempdir().expect("a directory");
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
-    let engine = engine.batches(policy.expect("writable")).build().expect("fine");
+    let engine = engine.batches(policy).build().expect("fine");
     let (alice, batches) = (caller("alice"), engine.batches());
     // Whatever else this machine does.
     for _ in 0..20 {

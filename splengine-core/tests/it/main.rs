@@ -6,6 +6,7 @@ mod batch_ends;
 mod batch_keys;
 mod batch_streams;
 mod batches;
+mod build;
 mod capture_bounds;
 #[cfg(feature = "testing")]
 mod conformance;

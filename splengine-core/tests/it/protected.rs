@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::{Path, PathBuf};
 
+use splengine_core::engine::BuildError;
 use splengine_core::files::{FilePolicy, OpenOptions, SetAttributes};
 use splengine_core::{Caller, Engine, ErrorKind, FileError, Files, LocalExecutor, Request};
 use tempfile::TempDir;
@@ -34,9 +35,9 @@ fn bench(protect: &[&str]) -> Bench {
     symlink("../keys", at("data/keys-link")).expect("linked");
     symlink("conf", at("way")).expect("linked");
     let (mut policy, mut executor) =
-        (FilePolicy::new(root.path()).expect("a root"), LocalExecutor::builder(root.path()));
+        (FilePolicy::new(root.path()), LocalExecutor::builder(root.path()));
     for path in protect {
-        policy = policy.protect(at(path)).expect("a path");
+        policy = policy.protect(at(path));
         executor = executor.protect(at(path));
     }
     let executor = executor.build().expect("set up");
@@ -171,15 +172,19 @@ async fn a_file_that_takes_its_place_is_protected_and_so_is_the_old_one() {
 async fn what_is_protected_may_lie_anywhere_but_not_be_root() {
     let root = tempfile::tempdir().expect("a directory");
     let outside = tempfile::tempdir().expect("a directory");
-    let policy = || FilePolicy::new(root.path()).expect("a root");
-    assert!(policy().protect(outside.path()).is_ok());
-    let error = policy().protect(root.path()).expect_err("root itself");
-    assert!(std::error::Error::source(&error).expect("why").to_string().contains("outside root"));
-    symlink(root.path(), outside.path().join("link")).expect("linked");
-    assert!(policy().protect(outside.path().join("link")).is_err());
-    assert!(policy().is_below_root(root.path().join("a/b")));
-    assert!(policy().is_below_root(outside.path().join("link/a/b")));
-    assert!(!policy().is_below_root(outside.path()));
+    let link = outside.path().join("link");
+    symlink(root.path(), &link).expect("linked");
+    let build = |path: &Path| {
+        let executor = LocalExecutor::new(root.path()).expect("set up");
+        Engine::builder(executor).files(FilePolicy::new(root.path()).protect(path)).build()
+    };
+    build(outside.path()).expect("it lies elsewhere");
+    for is_root in [root.path(), &link] {
+        let error = build(is_root).expect_err("root itself");
+        let BuildError::ProtectedPath { path, source } = error else { panic!("{error}") };
+        assert_eq!(path, is_root);
+        assert!(source.to_string().contains("outside root"), "{source}");
+    }
 }
 
 #[tokio::test]

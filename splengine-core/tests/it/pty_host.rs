@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use splengine_core::auth::Access;
+use splengine_core::engine::BuildError;
 use splengine_core::execute::{Background, ExitStatus, Signal};
 use splengine_core::local::PtyHost;
 use splengine_core::session::{Attach, Attachment, SessionInfo, SessionPolicy, SessionState};
@@ -50,24 +51,26 @@ impl Engines {
         let store = self.root.path().join("runtime/sessions");
         let words = ["--exact", "pty_host::main_of_the_pty_host", "--ignored", "--nocapture"];
         let (engine, adopted) = runtime.block_on(async {
-            let mut executor = LocalExecutor::builder(self.root.path());
-            if holds {
-                executor = executor.pty_host(PtyHost::new(&store, words).expect("a directory"));
-            }
+            let build = || {
+                let mut executor = LocalExecutor::builder(self.root.path());
+                if holds {
+                    executor = executor.pty_host(PtyHost::new(&store, words).expect("a directory"));
+                }
+                Engine::builder(executor.build().expect("set up"))
+                    .grace(Duration::from_millis(500))
+                    .sessions(SessionPolicy::new().shell(["/bin/sh"]).store(&store))
+                    .build()
+            };
             // The tasks of the engine before this one may hold its store a moment longer.
-            let mut policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
-            for _ in 0..6000 {
-                if policy.is_ok() {
+            let mut built = build();
+            for _ in 0..30 {
+                if !matches!(built, Err(BuildError::SessionStoreInUse { .. })) {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
-                policy = SessionPolicy::new().shell(["/bin/sh"]).store(&store);
+                built = build();
             }
-            let engine = Engine::builder(executor.build().expect("set up"))
-                .grace(Duration::from_millis(500))
-                .sessions(policy.expect("writable"))
-                .build()
-                .expect("built");
+            let engine = built.expect("built");
             let adopted = engine.resume().await.sessions;
             (engine, adopted)
         });

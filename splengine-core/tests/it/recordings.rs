@@ -20,7 +20,7 @@ fn written_by_this_thread() -> u64 {
 #[tokio::test]
 async fn no_worker_of_the_runtime_writes_recordings() {
     let (root, alice) = (tempfile::tempdir().expect("a directory"), caller("alice"));
-    let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
+    let policy = SessionPolicy::new().store(root.path().join("sessions"));
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).sessions(policy).build().expect("built");
     let sessions = engine.sessions();
@@ -52,7 +52,7 @@ async fn no_worker_of_the_runtime_writes_recordings() {
 #[tokio::test]
 async fn recordings_that_are_open_leave_some_to_other_callers() {
     let root = tempfile::tempdir().expect("a directory");
-    let policy = SessionPolicy::new().store(root.path().join("sessions")).expect("writable");
+    let policy = SessionPolicy::new().store(root.path().join("sessions"));
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).sessions(policy).build().expect("built");
     let sessions = engine.sessions();

@@ -81,7 +81,7 @@ impl Execute for Forgetful {
 }
 
 fn engine(executor: impl Execute, store: &TestStore, outputs: &std::path::Path) -> Engine {
-    let batches = BatchPolicy::new(store.clone(), outputs).expect("writable");
+    let batches = BatchPolicy::new(store.clone(), outputs);
     Engine::builder(executor).max_running(2).batches(batches).build().expect("built")
 }
 

@@ -16,7 +16,7 @@ const COSTLY: &str = r"\033[41m\033[2J\033[499S\033[499L\033#8\033[999999b";
 fn engine(root: &std::path::Path) -> Engine {
     let executor = LocalExecutor::new(root).expect("set up");
     let policy = SessionPolicy::new().max_screen_bytes(256 << 20);
-    let policy = policy.store(root.join("sessions")).expect("writable");
+    let policy = policy.store(root.join("sessions"));
     Engine::builder(executor)
         .grace(Duration::from_millis(500))
         .sessions(policy)

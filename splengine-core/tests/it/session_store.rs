@@ -15,7 +15,7 @@ use crate::support::{caller, eventually};
 
 fn engine(root: &Path) -> Engine {
     let executor = LocalExecutor::new(root).expect("set up");
-    let policy = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    let policy = SessionPolicy::new().store(root.join("sessions"));
     let engine = Engine::builder(executor).grace(Duration::from_millis(500));
     engine.sessions(policy).build().expect("built")
 }

@@ -37,7 +37,7 @@ fn bench_with(configure: impl FnOnce(SessionPolicy) -> SessionPolicy) -> Bench {
 fn open(root: TempDir, configure: impl FnOnce(SessionPolicy) -> SessionPolicy) -> Bench {
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let store = root.path().join("runtime/sessions");
-    let policy = SessionPolicy::new().shell(["/bin/sh"]).store(store).expect("writable");
+    let policy = SessionPolicy::new().shell(["/bin/sh"]).store(store);
     let engine = Engine::builder(executor)
         .grace(Duration::from_millis(500))
         .sessions(configure(policy))

@@ -152,8 +152,7 @@ fn working_directories_are_opened_below_root() {
     std::fs::create_dir_all(root.join("data/deep")).expect("made");
     std::fs::create_dir_all(root.join("hidden/deep")).expect("made");
     symlink("..", root.join("out")).expect("made");
-    let workdirs = Workdirs::below(&root).expect("opened");
-    let workdirs = workdirs.protect(root.join("hidden")).expect("a path");
+    let workdirs = Workdirs::builder(&root).protect(root.join("hidden")).build().expect("opened");
     let open = |workdir: &str| {
         let command = TestCommand::new(["any"]).workdir(workdir).command();
         let opened = workdirs.open(&command)?;

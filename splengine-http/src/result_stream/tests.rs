@@ -29,7 +29,7 @@ async fn text(reader: BatchResultReader, encoding: fn(usize) -> EncodingDto) -> 
 #[tokio::test]
 async fn what_is_written_in_pieces_is_what_would_be_written_at_once() {
     let (root, outputs) = [(); 2].map(|()| tempfile::tempdir().expect("a directory")).into();
-    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).batches(policy).build().expect("built");
     let (batches, alice) =

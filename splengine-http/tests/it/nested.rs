@@ -22,12 +22,12 @@ fn service(base_path: Option<&str>) -> (TempDir, HttpService) {
     std::fs::create_dir(root.path().join("data")).expect("made");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let state = root.path().join("runtime");
-    let batches = BatchPolicy::new(MemoryStore::new(), state.join("batches")).expect("writable");
+    let batches = BatchPolicy::new(MemoryStore::new(), state.join("batches"));
     let sessions = SessionPolicy::new().shell(["/bin/sh"]).store(state.join("sessions"));
     let engine = Engine::builder(executor)
         .batches(batches)
-        .sessions(sessions.expect("writable"))
-        .files(FilePolicy::new(root.path()).expect("readable"))
+        .sessions(sessions)
+        .files(FilePolicy::new(root.path()))
         .build()
         .expect("built");
     let builder = HttpServer::builder(engine).authenticate(HostAuthenticator::new());

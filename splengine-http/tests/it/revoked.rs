@@ -56,10 +56,8 @@ async fn what_is_answered_to_a_revoked_caller_ends() {
 async fn what_is_watched_by_a_revoked_caller_is_watched_no_longer() {
     let accounts = Accounts::new(alice_and_carol());
     let given = accounts.clone();
-    let files =
-        |root: &std::path::Path| splengine_core::files::FilePolicy::new(root).expect("a directory");
     let root = tempfile::tempdir().expect("a directory");
-    let policy = files(root.path());
+    let policy = splengine_core::files::FilePolicy::new(root.path());
     let server = server_with(|engine| engine.files(policy), |http| http.authenticate(given)).await;
     let mut watching = server.connect().await;
     let request =

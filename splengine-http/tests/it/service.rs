@@ -53,7 +53,7 @@ impl Store for Breakable {
 #[tokio::test]
 async fn a_part_that_fails_is_told_with_its_reason() {
     let (store, outputs) = (Breakable::default(), tempfile::tempdir().expect("a directory"));
-    let policy = BatchPolicy::new(store.clone(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(store.clone(), outputs.path());
     let server = server_with(|engine| engine.batches(policy), |http| http).await;
     let ready = json!({"status": "ready"});
     let parts = json!({"executions": ready, "sessions": ready, "batches": ready});
@@ -294,7 +294,7 @@ async fn sessions_that_were_damaged_are_told_of() {
     let damaged = root.path().join("spl-alice-abcdefghijklmnopqrstuvwxyz");
     std::fs::create_dir(&damaged).expect("made");
     std::fs::write(damaged.join("state"), "garbage").expect("written");
-    let policy = SessionPolicy::new().store(root.path()).expect("writable");
+    let policy = SessionPolicy::new().store(root.path());
     let server = server_with(|engine| engine.sessions(policy), |http| http).await;
     let told = server.get("/ready?verbose").await;
     let reason = "some of what was kept of sessions can't be read; the log says which";

@@ -108,7 +108,7 @@ pub(crate) async fn batch_server_as(
     ) -> HttpServerBuilder<SharedAuthenticator>,
 ) -> TestServer {
     let outputs = tempfile::tempdir().expect("a directory");
-    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path()).expect("writable");
+    let policy = BatchPolicy::new(MemoryStore::new(), outputs.path());
     let server = server_with(|engine| engine.batches(policy), configure).await;
     // Kept as long as the engine may write there.
     std::mem::forget(outputs);
@@ -119,10 +119,10 @@ pub(crate) async fn batch_server_as(
 /// called `a`.
 pub(crate) async fn complete_server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
-    let files = FilePolicy::new(&root).expect("a root");
+    let files = FilePolicy::new(&root);
     std::fs::write(root.join("a"), "a").expect("written");
-    let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches")).expect("writable");
-    let sessions = SessionPolicy::new().store(root.join("sessions")).expect("writable");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches"));
+    let sessions = SessionPolicy::new().store(root.join("sessions"));
     server_with(|engine| engine.files(files).batches(batches).sessions(sessions), |http| http).await
 }
 

@@ -115,7 +115,7 @@ async fn files_go_both_ways() {
 
 #[tokio::test]
 async fn a_write_beyond_the_quota_is_refused_in_words() {
-    let files = |policy: FilePolicy, _: &Path| policy.max_caller_bytes(8192).expect("attributes");
+    let files = |policy: FilePolicy, _: &Path| policy.max_caller_bytes(8192);
     let server = TestServer::with(Setup { files, ..Setup::default() }).await;
     let mut sftp = Sftp::open(&server).await;
     let id = 7_u32.to_be_bytes();
@@ -189,10 +189,7 @@ async fn what_is_protected_is_reached_by_no_name() {
         files: |files, dir| {
             fs::write(dir.join("root/tokens"), "secret").expect("written");
             fs::create_dir(dir.join("root/keys")).expect("made");
-            files
-                .protect(dir.join("root/tokens"))
-                .and_then(|files| files.protect(dir.join("root/keys")))
-                .expect("paths")
+            files.protect(dir.join("root/tokens")).protect(dir.join("root/keys"))
         },
         ..Setup::default()
     };

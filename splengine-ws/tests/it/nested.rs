@@ -32,8 +32,7 @@ fn app() -> (tempfile::TempDir, Router) {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let sessions = SessionPolicy::new().shell(["/bin/sh"]).store(root.path().join("runtime"));
-    let engine =
-        Engine::builder(executor).sessions(sessions.expect("writable")).build().expect("built");
+    let engine = Engine::builder(executor).sessions(sessions).build().expect("built");
     let service = WsServer::builder(engine).authenticate(HostAuthenticator::new()).into_service();
     (root, Router::new().nest_service("/tools/ws", service).layer(from_fn(login)))
 }

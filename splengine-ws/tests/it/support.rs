@@ -57,10 +57,8 @@ async fn open(
 ) -> TestServer {
     let root = tempfile::tempdir().expect("a directory");
     let executor = LocalExecutor::new(root.path()).expect("set up");
-    let policy = SessionPolicy::new()
-        .shell(["/bin/sh"])
-        .store(root.path().join("runtime/sessions"))
-        .expect("writable");
+    let policy =
+        SessionPolicy::new().shell(["/bin/sh"]).store(root.path().join("runtime/sessions"));
     let engine = Engine::builder(executor)
         .grace(Duration::from_millis(500))
         .sessions(sessions(policy))

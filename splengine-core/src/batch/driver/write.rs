@@ -72,7 +72,7 @@ impl Driver {
         let (stop, stopped) = oneshot::channel();
         self.running.insert(step, stop);
         let attempt = self.steps[step].attempt;
-        let outputs = registry.policy.outputs.clone();
+        let outputs = registry.outputs.clone();
         let quota = OutputQuota {
             registry: Arc::clone(&self.registry),
             live: Arc::clone(&self.live),
@@ -124,7 +124,7 @@ impl Driver {
             }
         };
         Some(StepOutputSource {
-            outputs: registry.policy.outputs.clone(),
+            outputs: registry.outputs.clone(),
             journal: registry.journal.clone(),
             work: self.runner.large_work.of(self.caller.accounted_user(), None),
             batch,

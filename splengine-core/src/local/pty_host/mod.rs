@@ -55,7 +55,7 @@ pub use server::{PtyHostError, run_pty_host};
 /// let executor = LocalExecutor::builder("/srv")
 ///     .pty_host(PtyHost::new(directory, ["--hold-terminals"])?)
 ///     .build()?;
-/// let sessions = SessionPolicy::new().store(directory)?;
+/// let sessions = SessionPolicy::new().store(directory);
 /// let engine = Engine::builder(executor).sessions(sessions).build()?;
 /// // Whatever was left running by the process before this one goes on here.
 /// engine.resume().await;

@@ -74,8 +74,8 @@ where
         Ok(Engine::builder(executor)
             .grace(Duration::from_secs(1))
             .sessions(SessionPolicy::new().shell(["/bin/sh"]))
-            .files(FilePolicy::new(own.join("root")).map_err(not_set_up)?)
-            .batches(batches.map_err(not_set_up)?))
+            .files(FilePolicy::new(own.join("root")))
+            .batches(batches))
     }
 
     async fn serve(

@@ -1,0 +1,56 @@
+//! What an engine's policies name is opened, and locked, when it is built.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use crate::batch::{BatchPolicy, OpenedBatches};
+use crate::engine::BuildError;
+use crate::files::{FilePolicy, Tree, check_attributes, check_proc};
+use crate::lock::LockError;
+use crate::root::Root;
+use crate::session::{SessionPolicy, Store};
+
+/// The tree of files, with what is hidden of it; and its root, where what callers' files hold is to be
+/// counted. Makes nothing.
+pub(super) fn files(policy: &FilePolicy) -> Result<(Tree, Option<OwnedFd>), BuildError> {
+    let path = &policy.root;
+    let no_root = |source| BuildError::FileRoot { path: path.clone(), source };
+    let root = Root::open(path).map_err(no_root)?;
+    check_proc().map_err(|error| BuildError::Proc(error.into()))?;
+    let mut tree = Tree::new(root).map_err(|error| no_root(error.into()))?;
+    for path in &policy.hidden {
+        let hidden = tree.hide(path);
+        hidden.map_err(|source| BuildError::HiddenPath { path: path.clone(), source })?;
+    }
+    for path in &policy.protected {
+        let protected = tree.protect(path);
+        protected.map_err(|source| BuildError::ProtectedPath { path: path.clone(), source })?;
+    }
+    if policy.max_caller_bytes.is_none() {
+        return Ok((tree, None));
+    }
+    let uncounted = |source| BuildError::CallerBytes { path: path.clone(), source };
+    check_attributes(tree.root()).map_err(|error| uncounted(error.into()))?;
+    let root = tree.root().try_clone_to_owned().map_err(uncounted)?;
+    Ok((tree, Some(root)))
+}
+
+/// The directory of sessions, if they are to be kept.
+pub(super) fn sessions(policy: &SessionPolicy) -> Result<Option<Arc<Store>>, BuildError> {
+    let Some(path) = &policy.store else { return Ok(None) };
+    let path = path.clone();
+    match Store::open(&path) {
+        Ok(store) => Ok(Some(Arc::new(store))),
+        Err(LockError::Held { pid }) => Err(BuildError::SessionStoreInUse { path, pid }),
+        Err(LockError::Io(source)) => Err(BuildError::SessionStore { path, source }),
+    }
+}
+
+/// The directory of outputs, and the store, which is written last.
+pub(super) fn batches(policy: &BatchPolicy) -> Result<OpenedBatches, BuildError> {
+    let outputs = policy.open_outputs().map_err(|source| {
+        let path = policy.outputs.clone();
+        BuildError::BatchOutputs { path, source }
+    })?;
+    policy.open(outputs).map_err(BuildError::BatchStore)
+}
