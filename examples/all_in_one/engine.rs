@@ -21,7 +21,10 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);
-    let executor = settings.max_kept().into_iter().fold(executor, LocalExecutorBuilder::max_kept);
+    let executor = settings
+        .max_background_runs()
+        .into_iter()
+        .fold(executor, LocalExecutorBuilder::max_background_runs);
     let executor = pty_host
         .into_iter()
         .fold(executor, LocalExecutorBuilder::pty_host)

@@ -530,7 +530,7 @@ pub(crate) struct CommandsTable {
     pub(crate) shell: bool,
     /// Maximum number of runs whose background processes are kept after their end; one more is refused. One
     /// caller alone may have half of them. Default 512.
-    pub(crate) max_kept: Option<usize>,
+    pub(crate) max_background_runs: Option<usize>,
 }
 
 /// `[limits]`: limits of runs, which are commands that run or wait for their place. A limit that the host

@@ -281,8 +281,8 @@ impl Settings {
     }
 
     /// As many runs as may have background processes that are kept.
-    pub(crate) fn max_kept(&self) -> Option<usize> {
-        self.commands.max_kept
+    pub(crate) fn max_background_runs(&self) -> Option<usize> {
+        self.commands.max_background_runs
     }
 
     /// The PTY host of terminals, if sessions are to survive this process.

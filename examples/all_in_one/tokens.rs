@@ -42,7 +42,7 @@ impl Tokens {
         if let Some(path) = token_file(args, file) {
             tokens.insert_file(&path, &args.culprit("tokens"), empty)?;
         }
-        for user in tokens.list.overreaching() {
+        for user in tokens.list.users_with_excess_scopes() {
             tracing::warn!(%user, "a token names scopes that [users] does not give; it has less");
         }
         Ok(tokens)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use splengine_core::quota::{KeyedTurn, KeyedTurns};
+use splengine_core::quota::{KeyedPermit, KeyedSemaphore};
 use splengine_core::{ErrorKind, UserName};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use crate::error::Failure;
 /// Turns of callers: of each so many calls are worked at at once, over all connections. The next waits
 /// for one of them to be over.
 #[derive(Debug)]
-pub(crate) struct CallTurns(KeyedTurns<UserName>);
+pub(crate) struct CallTurns(KeyedSemaphore<UserName>);
 
 /// Calls of one connection that are not at their turn, which is not known before it is known whose they are.
 /// Their messages are in memory; at the bound no further one is read.
@@ -37,7 +37,7 @@ pub(crate) struct WaitingCall {
 impl CallTurns {
     /// Waits for the turn of a call of `user`. Nothing else may be held that another call of theirs waits
     /// for while it has its turn.
-    pub(crate) async fn turn(&self, user: &UserName) -> Result<KeyedTurn<UserName>, Failure> {
+    pub(crate) async fn turn(&self, user: &UserName) -> Result<KeyedPermit<UserName>, Failure> {
         let turn = async {
             let mut turn = self.0.enter(user.clone()).ok()?;
             turn.wait().await;
@@ -56,7 +56,7 @@ impl CallTurns {
 impl Default for CallTurns {
     fn default() -> Self {
         // How many wait is bounded by the connections, and by what those of each hold.
-        Self(KeyedTurns::new(MAX_CALLS_PER_CALLER))
+        Self(KeyedSemaphore::new(MAX_CALLS_PER_CALLER))
     }
 }
 

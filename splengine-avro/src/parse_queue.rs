@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use splengine_core::UserName;
 use splengine_core::auth::Network;
-use splengine_core::quota::{KeyedTurn, KeyedTurns, KeyedTurnsError};
+use splengine_core::quota::{KeyedPermit, KeyedSemaphore, KeyedSemaphoreError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -32,7 +32,7 @@ pub(crate) enum ParseKey {
 /// Turns of each key, and of all of them.
 #[derive(Debug)]
 struct Turns<K> {
-    of_key: KeyedTurns<K>,
+    of_key: KeyedSemaphore<K>,
     permits: Arc<Semaphore>,
 }
 
@@ -101,7 +101,7 @@ impl ParseQueue {
 
 impl<K: std::hash::Hash + Eq + Clone> Turns<K> {
     fn new() -> Self {
-        let of_key = KeyedTurns::bounded(1, MAX_WAITING_PER_KEY, MAX_WAITING);
+        let of_key = KeyedSemaphore::bounded(1, MAX_WAITING_PER_KEY, MAX_WAITING);
         Self { of_key, permits: Arc::new(Semaphore::new(MAX_PARSING)) }
     }
 
@@ -110,9 +110,9 @@ impl<K: std::hash::Hash + Eq + Clone> Turns<K> {
         key: K,
         whose: &str,
         wait: Duration,
-    ) -> Result<(OwnedSemaphorePermit, KeyedTurn<K>), String> {
+    ) -> Result<(OwnedSemaphorePermit, KeyedPermit<K>), String> {
         let mut turn = self.of_key.enter(key).map_err(|error| {
-            let of = if let KeyedTurnsError::OfKey { .. } = error { whose } else { "in all" };
+            let of = if let KeyedSemaphoreError::OfKey { .. } = error { whose } else { "in all" };
             format!("too many others {of} wait to be parsed; try again later")
         })?;
         let turns = async {

@@ -150,7 +150,7 @@ impl Responder {
         {
             return Some(Written { bytes, memory: Some(held) });
         }
-        match self.reserve(&caller, bytes.len(), only_looks(name)).await {
+        match self.reserve(&caller, bytes.len(), is_read_only(name)).await {
             Ok(memory) => Some(Written { bytes, memory: Some(memory) }),
             Err(failure) => {
                 drop(bytes);
@@ -165,11 +165,11 @@ impl Responder {
         &self,
         caller: &Caller,
         bytes: usize,
-        only_looks: bool,
+        is_read_only: bool,
     ) -> Result<Reservation, Failure> {
         let user = caller.accounted_user();
-        let reserved = self.answers.reserve_answer(user, bytes, !only_looks).await;
-        reserved.map_err(|error| Failure::of_answer(error, !only_looks))
+        let reserved = self.answers.reserve_answer(user, bytes, !is_read_only).await;
+        reserved.map_err(|error| Failure::of_answer(error, !is_read_only))
     }
 
     fn panicked(&self, name: &str, metadata: &Metadata, panic: &(dyn Any + Send)) -> Vec<u8> {
@@ -285,7 +285,7 @@ impl Responder {
                 // Boxed, lest every call is as large as the largest.
                 let work = Box::pin(ask.unless_revoked($work));
                 // Most calls have no deadline of their own; those that do are given up at it.
-                match deadline.filter(|_| !runs_itself(name)) {
+                match deadline.filter(|_| !outlives_deadline(name)) {
                     Some(deadline) => {
                         timeout_at(deadline, work).await.unwrap_or_else(|_| Err(Failure::overdue()))
                     }
@@ -323,7 +323,7 @@ impl Responder {
         macro_rules! gives_record {
             ($result:expr) => {{
                 let result = $result;
-                Box::pin(answer.of_record(&ask, result, !only_looks(name))).await
+                Box::pin(answer.of_record(&ask, result, !is_read_only(name))).await
             }};
         }
         match name {
@@ -407,7 +407,7 @@ fn is_frozen(name: &str) -> bool {
 }
 
 /// Those that change nothing, so that they can be called again for the same.
-fn only_looks(name: &str) -> bool {
+fn is_read_only(name: &str) -> bool {
     matches!(
         name,
         "describe"
@@ -426,7 +426,7 @@ fn only_looks(name: &str) -> bool {
 
 /// Those whose commands end as overdue, and are reported, instead of being given up; and those that
 /// make what stays and takes no time: given up, it would be there, and nobody knew its name.
-fn runs_itself(name: &str) -> bool {
+fn outlives_deadline(name: &str) -> bool {
     matches!(
         name,
         "execute"
@@ -455,8 +455,12 @@ mod tests {
         for (name, message) in messages {
             assert_eq!(is_frozen(name), message.get("errors").is_none(), "{name}");
             let changes = CHANGING.contains(&name.as_str());
-            assert_ne!(only_looks(name), changes || runs_itself(name), "{name}: looks or changes?");
-            assert!(!(changes && runs_itself(name)), "{name}: is it given up at a deadline?");
+            assert_ne!(
+                is_read_only(name),
+                changes || outlives_deadline(name),
+                "{name}: looks or changes?"
+            );
+            assert!(!(changes && outlives_deadline(name)), "{name}: is it given up at a deadline?");
         }
     }
 

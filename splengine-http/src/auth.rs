@@ -1,11 +1,9 @@
 //! Authentication of requests, and the pages that may send them.
 
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, Request};
 use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
 use splengine_core::Caller;
 use splengine_core::auth::{CredentialSource, Credentials};
 use splengine_core::net::{ConnectionHandle, PeerAddress};
@@ -55,6 +53,21 @@ impl Context {
         Ok(caller)
     }
 
+    /// Checks the page that sends a request: one that a browser has open may send requests to any address that the
+    /// browser reaches, loopback included. What changes something is refused when it comes from a page of another
+    /// site.
+    pub(crate) fn check_page(&self, request: &Request) -> Result<(), Problem> {
+        let headers = request.headers();
+        if let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) {
+            let host = host(request.uri(), headers);
+            if !self.options.origins.is_allowed(origin.to_str().unwrap_or_default(), host) {
+                let detail = "requests from pages of this origin are not allowed";
+                return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+            }
+        }
+        Ok(())
+    }
+
     /// Of a page that a browser found under anybody's name, no more is known than of any other.
     fn check_name(&self, parts: &Parts) -> Result<(), Problem> {
         let host = host(&parts.uri, &parts.headers);
@@ -74,22 +87,4 @@ impl Context {
 pub(crate) fn host<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a str> {
     let authority = uri.authority().map(|authority| authority.as_str());
     authority.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()))
-}
-
-/// A page that a browser has open may send requests to any address that the browser reaches,
-/// loopback included. What changes something is refused when it comes from a page of another site.
-pub(crate) async fn refuse_foreign_pages(
-    State(context): State<Context>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let headers = request.headers();
-    if let Some(origin) = headers.get(ORIGIN).filter(|_| !request.method().is_safe()) {
-        let host = host(request.uri(), headers);
-        if !context.options.origins.is_allowed(origin.to_str().unwrap_or_default(), host) {
-            let detail = "requests from pages of this origin are not allowed";
-            return Problem::new(StatusCode::FORBIDDEN, detail).into_response();
-        }
-    }
-    next.run(request).await
 }

@@ -13,7 +13,6 @@ use percent_encoding::percent_decode_str;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::auth::refuse_foreign_pages;
 use crate::base_path::BasePath;
 use crate::context::Context;
 use crate::file_paths::FILES;
@@ -92,10 +91,7 @@ impl Context {
                 Problem::new(StatusCode::METHOD_NOT_ALLOWED, detail)
             })
             .layer(middleware::from_fn_with_state(self.decoders.clone(), encoded::decode))
-            .layer(middleware::from_fn_with_state(self.clone(), refuse_foreign_pages))
-            .layer(middleware::from_fn(refuse_what_is_no_text))
-            .layer(middleware::map_request(ignore_ranges_but_of_get))
-            .layer(middleware::from_fn(refuse_unclear_host))
+            .layer(middleware::map_request_with_state(self.clone(), check))
             .layer(middleware::from_fn(end_with_caller))
             .layer(middleware::from_fn(linger))
             .layer(middleware::from_fn_with_state(self.clone(), locate))
@@ -164,19 +160,16 @@ async fn add_headers(mut response: Response) -> Response {
     response
 }
 
-async fn refuse_unclear_host(request: Request, next: Next) -> Response {
-    match check_host(&request) {
-        Ok(()) => next.run(request).await,
-        Err(error) => Problem::malformed(error.to_string()).into_response(),
-    }
-}
-
-/// As RFC 9110 has it, section 14.2: who asks for the head alone asks for that of the whole.
-async fn ignore_ranges_but_of_get(mut request: Request) -> Request {
+/// Refuses what no route here answers.
+async fn check(State(context): State<Context>, mut request: Request) -> Result<Request, Problem> {
+    check_host(&request).map_err(|error| Problem::malformed(error.to_string()))?;
+    // As RFC 9110 has it, section 14.2: who asks for the head alone asks for that of the whole.
     if request.method() != Method::GET {
         request.headers_mut().remove(RANGE);
     }
-    request
+    check_text(request.uri().path())?;
+    context.check_page(&request)?;
+    Ok(request)
 }
 
 fn on_files() -> MethodRouter<Context> {
@@ -185,13 +178,11 @@ fn on_files() -> MethodRouter<Context> {
 
 /// Ids and names are texts, but for those of files. axum's own refusal of others is no problem
 /// document.
-async fn refuse_what_is_no_text(request: Request, next: Next) -> Response {
-    if !request.uri().path().starts_with(FILES)
-        && percent_decode_str(request.uri().path()).decode_utf8().is_err()
-    {
-        return Problem::malformed("the path is not UTF-8").into_response();
+fn check_text(path: &str) -> Result<(), Problem> {
+    match path.starts_with(FILES) || percent_decode_str(path).decode_utf8().is_ok() {
+        true => Ok(()),
+        false => Err(Problem::malformed("the path is not UTF-8")),
     }
-    next.run(request).await
 }
 
 /// Finds the base path of a request, and tells it where the response says where something is.

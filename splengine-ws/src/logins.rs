@@ -63,7 +63,7 @@ impl Entry {
         let has_lost_rights = self
             .caller
             .as_ref()
-            .is_some_and(|caller| caller.is_revoked() || !engine.sessions().stands(caller));
+            .is_some_and(|caller| caller.is_revoked() || !engine.sessions().is_share_valid(caller));
         now >= self.until || is_idle || has_lost_rights
     }
 }

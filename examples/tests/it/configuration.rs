@@ -59,7 +59,7 @@ fn what_is_wrong_is_named() {
             "[ssh] passwords",
         ),
         (vec!["--config", &file("[ssh]\nhost-key = []")], "line 2"),
-        (vec!["--config", &file("[commands]\nmax-kept = -1")], "line 2"),
+        (vec!["--config", &file("[commands]\nmax-background-runs = -1")], "line 2"),
         (vec!["--tokens", &no_tokens], "holds no token"),
         (vec!["--token", "alice"], "--token"),
         (vec!["--token", "alice=short"], "--token"),
@@ -214,7 +214,7 @@ fn the_file_reaches_everything() {
         set = { GIVEN = "yes" }
         request = ["ASKED"]
         [commands]
-        max-kept = 0
+        max-background-runs = 0
         [http]
         max-body = 1000
         [cgroup]

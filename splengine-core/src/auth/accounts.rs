@@ -31,7 +31,7 @@ use crate::user_name::UserName;
 /// list.token(hash, "alice".parse()?, Scopes::ALL)?;
 /// assert_eq!(list.rights(&"alice".parse()?), Scopes::NONE.with(Scope::Execute));
 /// assert_eq!(list.rights(&bob), Scopes::NONE.with(Scope::Files));
-/// assert_eq!(list.overreaching().map(|user| user.as_str()).collect::<Vec<_>>(), ["alice"]);
+/// assert_eq!(list.users_with_excess_scopes().map(|user| user.as_str()).collect::<Vec<_>>(), ["alice"]);
 /// # Ok(())
 /// # }
 /// ```
@@ -157,7 +157,7 @@ impl AccountList {
 
     /// Returns the users with a token that names rights which the user does not have, and which the
     /// token therefore does not give.
-    pub fn overreaching(&self) -> impl Iterator<Item = &UserName> {
+    pub fn users_with_excess_scopes(&self) -> impl Iterator<Item = &UserName> {
         let tokens = self.tokens.iter().map(|(_, entry)| entry);
         tokens.filter(|entry| !entry.scopes.is_within(self.bound(&entry.user))).map(|it| &it.user)
     }

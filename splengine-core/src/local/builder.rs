@@ -106,7 +106,7 @@ pub struct LocalExecutorBuilder {
     pty_host: Option<PtyHost>,
     protected: Vec<PathBuf>,
     attributes: Attributes,
-    max_kept: usize,
+    max_background_runs: usize,
 }
 
 impl LocalExecutor {
@@ -135,7 +135,7 @@ impl LocalExecutorBuilder {
             pty_host: None,
             protected: Vec::new(),
             attributes: Attributes::of_this_process(),
-            max_kept: 512,
+            max_background_runs: 512,
         }
     }
 
@@ -186,8 +186,8 @@ impl LocalExecutorBuilder {
     /// what is printed and discards it; where the host has none at `/bin` or `/usr/bin`, processes that
     /// print are ended by `SIGPIPE`. Terminals do not count: [sessions](crate::session::SessionPolicy)
     /// are bounded by themselves.
-    pub fn max_kept(mut self, count: usize) -> Self {
-        self.max_kept = count;
+    pub fn max_background_runs(mut self, count: usize) -> Self {
+        self.max_background_runs = count;
         self
     }
 
@@ -240,7 +240,7 @@ impl LocalExecutorBuilder {
             pty_host,
             protected,
             attributes,
-            max_kept,
+            max_background_runs,
         } = self;
         let protected = protect_all(protected)?;
         let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
@@ -272,7 +272,7 @@ impl LocalExecutorBuilder {
             }
         };
         let oom = OomCounter::of_this_process();
-        let kept = (max_kept > 0).then(|| CallerPlaces::new(max_kept));
+        let kept = (max_background_runs > 0).then(|| CallerPlaces::new(max_background_runs));
         let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
         Ok(LocalExecutor { host, oom, kept, pty_host })
     }

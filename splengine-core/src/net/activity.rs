@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Release;
 
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
@@ -11,7 +11,7 @@ use crate::net::UnreadBody;
 use crate::net::answers::Answer;
 use crate::net::state::{ConnectionState, UNAUTHENTICATED_HEAD_BYTES};
 use crate::net::table::TurnKey;
-use crate::quota::{KeyedTurn, MemoryError};
+use crate::quota::{KeyedPermit, MemoryError};
 
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
@@ -27,13 +27,16 @@ pub struct Activity {
     turn: Option<OwnedSemaphorePermit>,
     /// The memory that its head is counted for.
     head_bytes: usize,
+    /// Its place among the requests that have not begun, unless it waits for its turn.
+    start: Option<KeyedPermit<TurnKey>>,
 }
 
 impl Activity {
     pub(crate) fn begin(state: Arc<ConnectionState>) -> Self {
         state.progress.active.send_modify(|count| *count += 1);
         let (number, answer) = state.answers.begin();
-        Self { state, number, answer, turn: None, head_bytes: 0 }
+        let start = state.start_turn();
+        Self { state, number, answer, turn: None, head_bytes: 0, start }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
@@ -67,6 +70,7 @@ impl Activity {
         if waits {
             // A head may hold what was read with it, as a body does.
             let _held = self.body();
+            self.start = None;
             self.turn = turns.acquire_owned().await.ok();
         }
         Ok(())
@@ -80,8 +84,8 @@ impl Activity {
     /// # Cancel safety
     ///
     /// Dropping the future drops `work`.
-    pub async fn start<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut turn = self.start_turn();
+    pub async fn start<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut turn = self.start.take().or_else(|| self.state.start_turn());
         if let Some(turn) = &mut turn {
             turn.wait().await;
         }
@@ -92,12 +96,6 @@ impl Activity {
             polled
         })
         .await
-    }
-
-    fn start_turn(&self) -> Option<KeyedTurn<TurnKey>> {
-        let ConnectionState { is_multiplexed, user, place, .. } = &*self.state;
-        let place = place.as_ref().filter(|_| is_multiplexed.load(Relaxed))?;
-        place.start(user.get())
     }
 
     /// Notes that the request's head is dropped, or about to be.
@@ -171,6 +169,7 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     use tokio::net::{TcpListener, TcpStream};
@@ -180,7 +179,7 @@ mod tests {
     use crate::auth::Network;
     use crate::net::ConnectionLimits;
     use crate::net::stream::Stream;
-    use crate::net::table::{MAX_STARTS, Progress, Table};
+    use crate::net::table::{MAX_STARTS, MAX_UNSTARTED, Progress, Table};
     use crate::user_name::UserName;
 
     async fn connection() -> Arc<ConnectionState> {
@@ -216,17 +215,26 @@ mod tests {
             turn.wait().await;
             busy.push(turn);
         }
-        let activity = Activity::begin(Arc::clone(&state));
-        let answer = std::pin::pin!(activity.start(async { 7 }));
-        let mut answer = answer;
+        let mut activity = Activity::begin(Arc::clone(&state));
+        let mut answer = std::pin::pin!(activity.start(async { 7 }));
         assert!(timeout(Duration::from_millis(50), &mut answer).await.is_err());
         busy.pop();
         assert_eq!(answer.await, 7);
         // Where it waits for something, the next begins.
-        let waiting = activity.start(std::future::pending::<()>());
-        assert!(timeout(Duration::from_millis(50), waiting).await.is_err());
+        let mut activity = Activity::begin(Arc::clone(&state));
         let mut pending = std::pin::pin!(activity.start(std::future::pending::<()>()));
         assert!(timeout(Duration::from_millis(50), &mut pending).await.is_err());
-        assert_eq!(activity.start(async { 8 }).await, 8);
+        assert_eq!(Activity::begin(Arc::clone(&state)).start(async { 8 }).await, 8);
+        drop(busy);
+        // While many have not begun, no more are read.
+        assert!(place.read(Some(&alice)).is_none());
+        let mut unstarted: Vec<_> =
+            (0..MAX_UNSTARTED).map(|_| Activity::begin(Arc::clone(&state))).collect();
+        let mut read = std::pin::pin!(place.read(Some(&alice)).expect("it waits"));
+        assert!(timeout(Duration::from_millis(50), &mut read).await.is_err());
+        let other: UserName = "bob".parse().expect("a user name");
+        assert!(place.read(Some(&other)).is_none());
+        unstarted[0].start(async {}).await;
+        read.await;
     }
 }

@@ -11,7 +11,6 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use crate::net::ConnectionHandle;
 use crate::net::http2_frames::{Arrived, Http2Frames};
-use crate::quota::KeyedTurn;
 
 /// Stream of a [`Connection`](crate::net::Connection), or what lies above one such as TLS, as the library of HTTP
 /// reads it.
@@ -109,16 +108,10 @@ impl<S> HttpStream<S> {
     /// Waits until this connection may read requests.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if let Turn::Needed = self.turn {
-            self.turn = Turn::NotNeeded;
-            if let Some(mut turns) = self.handle.0.read_turns()
-                && !turns.iter_mut().all(KeyedTurn::try_wait)
-            {
-                self.turn = Turn::Waiting(Box::pin(async move {
-                    for turn in &mut turns {
-                        turn.wait().await;
-                    }
-                }));
-            }
+            self.turn = match self.handle.0.read_turn() {
+                None => Turn::NotNeeded,
+                Some(turn) => Turn::Waiting(Box::pin(turn)),
+            };
         }
         if let Turn::Waiting(turn) = &mut self.turn {
             ready!(turn.as_mut().poll(cx));

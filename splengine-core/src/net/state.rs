@@ -10,7 +10,7 @@ use crate::net::answers::Answers;
 use crate::net::http2_memory::Http2Memory;
 use crate::net::table::{Progress, TableEntry, TurnKey};
 use crate::net::unread::UnreadBodies;
-use crate::quota::{KeyedTurn, MemoryError};
+use crate::quota::{KeyedPermit, MemoryError};
 use crate::user_name::UserName;
 
 /// What is known of a connection.
@@ -160,9 +160,15 @@ impl ConnectionState {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins to read requests on a connection that is counted, in the turns of its caller or network.
-    pub(super) fn read_turns(&self) -> Option<[KeyedTurn<TurnKey>; 2]> {
+    /// Begins to read requests on a connection that is counted. Returns what to wait for, if anything.
+    pub(super) fn read_turn(&self) -> Option<impl Future<Output = ()> + Send + Sync + use<>> {
         self.place.as_ref()?.read(self.user.get())
+    }
+
+    /// Begins a request of a multiplexed connection that is counted.
+    pub(super) fn start_turn(&self) -> Option<KeyedPermit<TurnKey>> {
+        let place = self.place.as_ref().filter(|_| self.is_multiplexed.load(Relaxed))?;
+        place.start(self.user.get())
     }
 
     pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {

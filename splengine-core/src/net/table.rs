@@ -14,7 +14,9 @@ use crate::auth::Network;
 use crate::net::http2_memory::Http2Budgets;
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
-use crate::quota::{CallerPlace, CallerPlaces, KeyedTurn, KeyedTurns, note_connection_closed};
+use crate::quota::{
+    CallerPlace, CallerPlaces, KeyedPermit, KeyedSemaphore, note_connection_closed,
+};
 use crate::user_name::UserName;
 
 /// All connections of a server.
@@ -23,9 +25,9 @@ pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
     pub(crate) http2_budgets: Arc<Http2Budgets>,
     /// Requests over HTTP/2 whose work begins.
-    starts: KeyedTurns<TurnKey>,
+    starts: KeyedSemaphore<TurnKey>,
     /// Connections of HTTP/2 whose requests are read.
-    reads: KeyedTurns<TurnKey>,
+    reads: KeyedSemaphore<TurnKey>,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -43,17 +45,17 @@ struct State {
     /// How many were told to make room and are not gone yet.
     leaving: usize,
     /// The unauthenticated ones, by network and number, which is the order of their coming.
-    waiting: HashMap<Network, BTreeMap<u64, Waiting>>,
+    waiting: HashMap<Network, BTreeMap<u64, Evictable>>,
     waiting_count: usize,
     /// The authenticated ones beyond the share of their caller, by number.
-    surplus: BTreeMap<u64, Waiting>,
+    surplus: BTreeMap<u64, Evictable>,
     /// Before that, no connection is looked for on which nothing is worked at any more.
     next_idle_look: Option<Instant>,
 }
 
 /// A connection that may have to make room.
 #[derive(Debug)]
-struct Waiting {
+struct Evictable {
     network: Network,
     since: Instant,
     progress: Arc<Progress>,
@@ -112,8 +114,8 @@ impl Table {
         Arc::new(Self {
             limits,
             http2_budgets,
-            starts: KeyedTurns::new(MAX_STARTS),
-            reads: KeyedTurns::new(1),
+            starts: KeyedSemaphore::new(MAX_STARTS),
+            reads: KeyedSemaphore::new(1),
             shares,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -190,7 +192,7 @@ impl Table {
         state.places += 1;
         state.waiting_count += 1;
         let now = Instant::now();
-        let waiting = Waiting {
+        let waiting = Evictable {
             network,
             since: now,
             progress: Arc::clone(progress),
@@ -257,7 +259,7 @@ impl Table {
     /// among those whose oldest may: the oldest that is silent, if there is such a one. Of several networks with as
     /// many it is one of some that are looked at: whose oldest has sent nothing, or else for the longest time. Of very
     /// many networks that each connect once, any other would push out all who need some round trips to authenticate.
-    fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Waiting) -> bool) -> bool {
+    fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Evictable) -> bool) -> bool {
         let mut of_site = HashMap::new();
         for (network, waiting) in &state.waiting {
             *of_site.entry(network.site()).or_insert(0) += waiting.len();
@@ -301,7 +303,7 @@ impl Table {
 
     /// Evicts a connection beyond the share of its caller, if there is one: the oldest on which
     /// nothing is worked at, or the oldest of the others that `may_go`.
-    fn evict_surplus(&self, state: &mut State, may_go: impl Fn(&Waiting) -> bool) -> bool {
+    fn evict_surplus(&self, state: &mut State, may_go: impl Fn(&Evictable) -> bool) -> bool {
         let mut looked_at =
             state.surplus.iter().filter(|(_, one)| !one.is_active()).take(MAX_LOOKED_AT);
         let idle = looked_at.find(|(_, one)| one.does_nothing());
@@ -320,7 +322,7 @@ impl Table {
         }
     }
 
-    fn send_away(&self, state: &mut State, waiting: &Waiting) {
+    fn send_away(&self, state: &mut State, waiting: &Evictable) {
         state.places -= 1;
         state.leaving += 1;
         self.limits.counters.evicted.fetch_add(1, Relaxed);
@@ -332,7 +334,7 @@ impl Table {
     }
 
     /// Takes a connection out of the unauthenticated ones, if it is among them.
-    fn remove(&self, state: &mut State, network: Network, number: u64) -> Option<Waiting> {
+    fn remove(&self, state: &mut State, network: Network, number: u64) -> Option<Evictable> {
         let of_network = state.waiting.get_mut(&network)?;
         let removed = of_network.remove(&number)?;
         if of_network.is_empty() {
@@ -348,7 +350,7 @@ impl Table {
     }
 }
 
-impl Waiting {
+impl Evictable {
     /// Whether the server waits for the client, which has sent nothing for a while or takes too long
     /// for all of it. What is asked for without credentials is answered in much less than
     /// [`STALL_TIMEOUT`]: a request that is still active then waits for the client to read.
@@ -413,16 +415,25 @@ impl TableEntry {
     }
 
     /// Begins a request of `user`, or of an unauthenticated client.
-    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedTurn<TurnKey>> {
+    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedPermit<TurnKey>> {
         self.table.starts.enter(self.turn_key(user)).ok()
     }
 
-    /// Begins to read requests of `user`, or of an unauthenticated client: the turn among the connections, and
-    /// that among the requests, behind those that were read before.
-    pub(crate) fn read(&self, user: Option<&UserName>) -> Option<[KeyedTurn<TurnKey>; 2]> {
+    /// Begins to read requests of `user`, or of an unauthenticated client. Returns what to wait for, if anything: the
+    /// turn among the connections, and until most of the requests that were read before have begun.
+    pub(crate) fn read(
+        &self,
+        user: Option<&UserName>,
+    ) -> Option<impl Future<Output = ()> + Send + Sync + use<>> {
         let key = self.turn_key(user);
-        let connection = self.table.reads.enter(key.clone()).ok()?;
-        Some([connection, self.table.starts.enter(key).ok()?])
+        let (starts, mut turn) = (self.table.starts.clone(), self.table.reads.enter(key).ok()?);
+        if turn.try_wait() && starts.count_of(turn.key()) < MAX_UNSTARTED {
+            return None;
+        }
+        Some(async move {
+            turn.wait().await;
+            starts.until_fewer(turn.key(), MAX_UNSTARTED).await;
+        })
     }
 
     fn turn_key(&self, user: Option<&UserName>) -> TurnKey {
@@ -517,6 +528,8 @@ impl TableEntry {
 
 /// How many requests of one caller, or unauthenticated network, over HTTP/2 begin at once.
 pub(crate) const MAX_STARTS: usize = 32;
+/// With so many requests of one caller, or network, that were read and have not begun, no more are read.
+pub(crate) const MAX_UNSTARTED: usize = 64;
 /// A client is silent that has sent nothing for so long.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// After so long it counts as silent whatever it does.

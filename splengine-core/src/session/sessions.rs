@@ -367,9 +367,8 @@ impl Sessions {
 
     fn right_to(&self, caller: &Caller, id: &SessionId, owner: &str) -> Option<Right> {
         match caller.guest() {
-            Some(guest) => {
-                (guest.session == *id && self.stands(caller)).then_some(Right::See(guest.access))
-            }
+            Some(guest) => (guest.session == *id && self.is_share_valid(caller))
+                .then_some(Right::See(guest.access)),
             None if caller.user().as_str() != owner => None,
             None if caller.may(Scope::Sessions) => Some(Right::Own),
             None => caller.may(Scope::Watch).then_some(Right::See(Access::View)),

@@ -129,7 +129,7 @@ impl Shares {
     }
 
     /// Whether what made this caller a guest still stands.
-    pub(crate) fn stands(&self, guest: &Guest) -> bool {
+    pub(crate) fn is_share_valid(&self, guest: &Guest) -> bool {
         let state = self.lock();
         let share = state.shares.get(&guest.share);
         share.is_some_and(|share| {

@@ -35,7 +35,7 @@ impl Sessions {
     /// assert!(sessions.redeem(&ticket).is_err(), "a ticket works once");
     ///
     /// sessions.take_back_share(&alice, id, &share.id)?;
-    /// assert!(!sessions.stands(&guest));
+    /// assert!(!sessions.is_share_valid(&guest));
     /// # sessions.end(&alice, id).await?;
     /// # Ok(())
     /// # }
@@ -173,8 +173,8 @@ impl Sessions {
 
     /// Returns whether `caller` is still valid: a guest is only as long as their share exists.
     #[must_use]
-    pub fn stands(&self, caller: &Caller) -> bool {
-        caller.guest().is_none_or(|guest| self.registry.shares.stands(guest))
+    pub fn is_share_valid(&self, caller: &Caller) -> bool {
+        caller.guest().is_none_or(|guest| self.registry.shares.is_share_valid(guest))
     }
 }
 

@@ -91,7 +91,8 @@ async fn a_step_that_may_not_keep_anything_is_told_so() {
     let root = tempfile::tempdir().expect("a directory");
     let store = TestStore::default();
     let batches = BatchPolicy::new(store.clone(), root.path().join("outputs"));
-    let executor = LocalExecutor::builder(root.path()).max_kept(0).build().expect("set up");
+    let executor =
+        LocalExecutor::builder(root.path()).max_background_runs(0).build().expect("set up");
     let engine = Engine::builder(executor).batches(batches).build().expect("built");
     let bench = Bench { engine, alice: caller("alice"), root, store };
     let record = bench.run(of([step("keeps", "true").background(Background::Keep)])).await;

@@ -177,7 +177,8 @@ fn a_kept_child_that_prints_outlives_the_engine() {
 #[tokio::test]
 async fn more_kept_children_than_may_print_are_refused() {
     let root = tempfile::tempdir().expect("a directory");
-    let executor = LocalExecutor::builder(root.path()).max_kept(1).build().expect("set up");
+    let executor =
+        LocalExecutor::builder(root.path()).max_background_runs(1).build().expect("set up");
     let engine = Engine::builder(executor).build().expect("built");
     let alice = caller("alice");
     let keeps = |script| sh(script).background(Background::Keep);
@@ -207,7 +208,7 @@ async fn more_kept_children_than_may_print_are_refused() {
 async fn one_callers_kept_children_leave_places_to_others() {
     let root = tempfile::tempdir().expect("a directory");
     let build = |count| {
-        let executor = LocalExecutor::builder(root.path()).max_kept(count).build();
+        let executor = LocalExecutor::builder(root.path()).max_background_runs(count).build();
         Engine::builder(executor.expect("set up")).build().expect("built")
     };
     let engine = build(2);

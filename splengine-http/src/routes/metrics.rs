@@ -62,10 +62,14 @@ impl Collector for Stats {
         to.seconds_used("execution_cpu", "Processor time used", stats.cpu_time.as_secs_f64())?;
         let bytes = [("stdout", stats.stdout_bytes), ("stderr", stats.stderr_bytes)];
         to.counters("execution_output", "Bytes printed", "stream", bytes.into_iter(), BYTES)?;
-        to.counter("execution_kills", "Executions that had to be killed", stats.kills)?;
-        to.counter("execution_swept", "Background processes ended with their run", stats.swept)?;
+        to.counter("executions_killed", "Executions that had to be killed", stats.kills)?;
         to.counter(
-            "execution_leftovers",
+            "execution_background_processes_ended",
+            "Background processes ended with their run",
+            stats.swept,
+        )?;
+        to.counter(
+            "execution_surviving_processes",
             "Processes that outlived their run though they should not",
             stats.leftovers,
         )?;

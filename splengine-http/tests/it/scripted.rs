@@ -374,7 +374,10 @@ async fn processes_that_outlive_their_run_are_counted() {
     let server = server_to(Actor::default()).await;
     assert_eq!(server.run(&json!({"command": "clings"})).await["exitCode"], 0);
     let metrics = server.get("/metrics").await;
-    for line in ["splengine_execution_swept_total 1", "splengine_execution_leftovers_total 2"] {
+    for line in [
+        "splengine_execution_background_processes_ended_total 1",
+        "splengine_execution_surviving_processes_total 2",
+    ] {
         assert!(metrics.text().lines().any(|have| have == line), "{line}");
     }
 }

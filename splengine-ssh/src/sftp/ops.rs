@@ -59,7 +59,7 @@ pub(crate) struct Client {
 
 impl Request {
     /// Whether it changes nothing, so that it may be done beside others that do not either.
-    pub(crate) fn only_looks(&self) -> bool {
+    pub(crate) fn is_read_only(&self) -> bool {
         matches!(
             self,
             Self::Read { .. }
@@ -86,7 +86,7 @@ impl Request {
             | Self::Readdir { .. }
             | Self::Close { .. }
             | Self::Fsync { .. } => false,
-            other => !other.only_looks(),
+            other => !other.is_read_only(),
         }
     }
 }

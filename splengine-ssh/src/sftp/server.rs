@@ -138,7 +138,7 @@ enum RequestTurn {
 
 impl RequestTurn {
     async fn begin(turns: &Arc<Semaphore>, request: &Request) -> Self {
-        let count = if request.only_looks() { 1 } else { MAX_REQUESTS };
+        let count = if request.is_read_only() { 1 } else { MAX_REQUESTS };
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let mut turn = Box::pin(Arc::clone(turns).acquire_many_owned(count));
         // Whoever has asked once stands in line, behind all who asked before.

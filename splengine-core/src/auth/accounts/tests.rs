@@ -38,7 +38,7 @@ fn rights_come_from_one_source() {
     ]);
     assert_eq!(all.rights(&user("alice")), scopes(&[Scope::Execute, Scope::Files]));
     assert_eq!(all.rights(&user("carol")), Scopes::USER, "named nowhere");
-    assert_eq!(all.overreaching().count(), 0);
+    assert_eq!(all.users_with_excess_scopes().count(), 0);
 
     let bounded = all
         .user(user("bob"), scopes(&[Scope::Watch, Scope::Files]))
@@ -46,8 +46,9 @@ fn rights_come_from_one_source() {
     assert_eq!(bounded.rights(&user("alice")), scopes(&[Scope::Files]));
     assert_eq!(bounded.rights(&user("bob")), scopes(&[Scope::Watch, Scope::Files]));
     assert_eq!(bounded.rights(&user("carol")), scopes(&[Scope::Files, Scope::Watch]));
-    let overreaching: Vec<_> = bounded.overreaching().map(UserName::as_str).collect();
-    assert_eq!(overreaching, ["alice", "bob"]);
+    let users_with_excess_scopes: Vec<_> =
+        bounded.users_with_excess_scopes().map(UserName::as_str).collect();
+    assert_eq!(users_with_excess_scopes, ["alice", "bob"]);
     let accounts = Accounts::new(bounded);
     let of_token = |number| by_token(&accounts, number).expect("there").scopes();
     assert_eq!(of_token(1), Scopes::NONE);
