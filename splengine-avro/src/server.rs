@@ -327,11 +327,25 @@ impl NewConnection {
             let request = request.map(|body| ReceivedBody::new(body, is_stream, &activity));
             async move {
                 let head_bytes = head_bytes(&request);
-                if is_stream && let Err(error) = activity.turn(head_bytes).await {
-                    let refusal = lacks_memory(&error, connection.is_authenticated());
-                    return Ok(refusal.map(|body| body.of(activity)));
-                }
-                let answered = activity.start(async { service.call(request).await }).await?;
+                let refused = activity.refused();
+                let work = async {
+                    if is_stream {
+                        activity.turn(head_bytes).await?;
+                    }
+                    Ok(activity.start(async { service.call(request).await }).await)
+                };
+                let answered = tokio::select! {
+                    biased;
+                    answered = work => answered,
+                    error = refused => Err(error),
+                };
+                let answered = match answered {
+                    Ok(answered) => answered?,
+                    Err(error) => {
+                        let refusal = lacks_memory(&error, connection.is_authenticated());
+                        return Ok(refusal.map(|body| body.of(activity)));
+                    }
+                };
                 activity.release_head();
                 Ok::<_, Infallible>(answered.map(|body| body.of(activity)))
             }

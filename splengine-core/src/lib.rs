@@ -114,7 +114,7 @@
 //!
 //! - `redb` (default): [`RedbStore`](store::RedbStore), which keeps batches in one file.
 //! - `testing`: the module `testing`, with what unit tests of executors and adapters need, and
-//!   conformance suites for executors and servers. For `[dev-dependencies]`.
+//!   conformance suites for executors, stores and servers. For `[dev-dependencies]`.
 //!
 //! # Limits
 //!

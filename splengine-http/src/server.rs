@@ -262,14 +262,29 @@ async fn run<S, B>(
             let connection = of_request.clone();
             async move {
                 let head_bytes = head_bytes(&request);
-                if is_stream && let Err(error) = activity.turn(head_bytes).await {
+                let refusal = |error, activity| {
                     let refusal = Problem::from(error).into_whole_response();
                     // A body might wait for its client, as long as those do whose turn it is.
                     let is_told = connection.is_authenticated();
                     let text = |text| if is_told { text } else { Bytes::new() };
-                    return Ok(refusal.map(|whole| Tracked::whole(text(whole), activity)));
-                }
-                let response = activity.start(async { service.call(request).await }).await?;
+                    Ok(refusal.map(|whole| Tracked::whole(text(whole), activity)))
+                };
+                let refused = activity.refused();
+                let work = async {
+                    if is_stream {
+                        activity.turn(head_bytes).await?;
+                    }
+                    Ok(activity.start(async { service.call(request).await }).await)
+                };
+                let answered = tokio::select! {
+                    biased;
+                    answered = work => answered,
+                    error = refused => Err(error),
+                };
+                let response = match answered {
+                    Ok(response) => response?,
+                    Err(error) => return refusal(error, activity),
+                };
                 activity.release_head();
                 let mut response = response.map(|body| Tracked::new(body, activity, is_stream));
                 drop(announced);

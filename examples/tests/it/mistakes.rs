@@ -72,7 +72,7 @@ fn a_value_of_the_file_is_told_with_its_unit() {
     for (text, told) in [
         (
             "\n[limits]\nmemory = \"1GiB\"",
-            "--config FILE: line 3: invalid type: a text, expected a whole number. `memory`: Memory in bytes",
+            "--config FILE: line 3: invalid type: a text, expected a whole number. `memory`: Memory limit in bytes",
         ),
         (
             "[limits]\ntimeout = \"30s\"",

@@ -189,5 +189,5 @@ async fn of_bodies_over_http_2_no_more_than_a_window_is_taken() {
             _ => {}
         }
     }
-    assert_eq!((of_stream, of_connection), (Some(64 << 10), Some(128 << 10)));
+    assert_eq!((of_stream, of_connection), (Some(64 << 10), Some(8 << 20)));
 }

@@ -605,7 +605,8 @@ impl Step {
                 .map(|list| texts(list))
                 .iter()
                 .sum::<usize>()
-            + data.depends_on.as_deref().map_or(0, texts)
+            // The record has them, too.
+            + 2 * data.depends_on.as_deref().map_or(0, texts)
             + variables.sum::<usize>()
             + data.stdin.as_ref().map_or(0, Bytes::len)
             + codes

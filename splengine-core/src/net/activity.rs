@@ -2,10 +2,10 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use bytes::Bytes;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
@@ -29,6 +29,8 @@ pub struct Activity {
     head_bytes: usize,
     /// Its place among the requests that have not begun, unless it waits for its turn.
     start: Option<KeyedPermit<TurnKey>>,
+    /// Notified when it is to be refused.
+    refused: Arc<Notify>,
 }
 
 impl Activity {
@@ -36,7 +38,8 @@ impl Activity {
         state.progress.active.send_modify(|count| *count += 1);
         let (number, answer) = state.answers.begin();
         let start = state.start_turn();
-        Self { state, number, answer, turn: None, head_bytes: 0, start }
+        let refused = Arc::default();
+        Self { state, number, answer, turn: None, head_bytes: 0, start, refused }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
@@ -108,12 +111,30 @@ impl Activity {
 
     /// Begins the body of the request on a connection of HTTP/2, whose library may hold parts of it until they
     /// are read. What all such bodies of a connection may hold, with what was read of the connection beside, is
-    /// counted by [`max_http2_bytes`](crate::net::ConnectionLimits::max_http2_bytes) where it is over 128 KiB, or
-    /// over 16 KiB on an unauthenticated connection; so are trailers of requests that are not over, as 128 bytes
+    /// counted by [`max_http2_bytes`](crate::net::ConnectionLimits::max_http2_bytes) where it is over 16 KiB of a
+    /// connection; so are trailers of requests that are not over, as 128 bytes
     /// for each header and two for each byte, and the buffers that compressed headers refer to. While there is no
     /// memory for it, no more is read of the connection by its [`HttpStream`](crate::net::HttpStream).
     pub fn body(&self) -> UnreadBody {
-        UnreadBody::begin(Arc::clone(&self.state))
+        UnreadBody::begin(Arc::clone(&self.state), Arc::clone(&self.refused))
+    }
+
+    /// Resolves when the request is to be refused, for which nothing of its [body](Self::body) was read yet: for more
+    /// than a second there is no memory for what its connection of HTTP/2 holds of bodies, so that requests which are
+    /// worked at get no more of theirs either. Of those that wait, the latest are refused first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once it was polled, dropping the future may lose that.
+    pub fn refused(&self) -> impl Future<Output = MemoryError> + Send + use<> {
+        let (refused, state) = (Arc::clone(&self.refused), Arc::clone(&self.state));
+        async move {
+            refused.notified().await;
+            match state.is_authenticated.load(Relaxed) {
+                true => MemoryError::CallerLimit,
+                false => MemoryError::Unavailable,
+            }
+        }
     }
 
     /// Notes whether a part of the answer is ready, for which the client has no room yet. See
@@ -169,7 +190,6 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::sync::atomic::Ordering::Relaxed;
     use std::time::Duration;
 
     use tokio::net::{TcpListener, TcpStream};

@@ -25,9 +25,10 @@ impl HttpBounds {
     /// takes 100 ms.
     pub const MAX_UNREAD_BODY_BYTES: u32 = 64 << 10;
     /// Maximum number of bytes, 8 MiB, of all bodies of one connection of HTTP/2 that are received before they are
-    /// read, and lie in the buffers of the library: the connection's window, which has room for those of all
-    /// [requests](Self::MAX_STREAMS). With less, the bodies of requests that wait for their turn would fill it, and
-    /// those that are worked at would get no more of theirs.
+    /// read, and lie in the buffers of the library: the connection's window.
+    ///
+    /// It is the sum of the windows of all [streams](Self::MAX_STREAMS). With less, the bodies of requests that wait
+    /// for their turn would fill it, and those that are worked at would get no more of theirs.
     pub const MAX_UNREAD_BYTES: u32 = Self::MAX_STREAMS * Self::MAX_UNREAD_BODY_BYTES;
     /// Maximum number of bytes, 32 KiB, of the head of a request over HTTP/2.
     pub const MAX_HEAD_BYTES: u32 = 32 << 10;

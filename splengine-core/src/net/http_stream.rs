@@ -18,7 +18,8 @@ use crate::net::http2_frames::{Arrived, Http2Frames};
 /// It recognises HTTP/2 by the preface, and counts what the library may hold of what was read: bodies that no one
 /// has read, with all that came beside them, trailers of requests that are not over, what compressed headers refer
 /// to, streams, and the heads of an unauthenticated connection. While there is no memory for it, nothing more is read;
-/// after 10 s of that, reading fails with [`TimedOut`](io::ErrorKind::TimedOut). See
+/// after 1 s of that, requests are [refused](crate::net::Activity::refused) that have not begun to read their bodies, and
+/// after 10 s reading fails with [`TimedOut`](io::ErrorKind::TimedOut). See
 /// [`Activity::body`](crate::net::Activity::body).
 ///
 /// Of one caller, or of one network of unauthenticated clients, one connection of HTTP/2 at a time reads requests,
@@ -94,6 +95,10 @@ impl<S> HttpStream<S> {
                 self.paused = None;
                 return Poll::Ready(Ok(()));
             }
+            if let Turn::Waiting(_) = self.turn {
+                // Others have it meanwhile.
+                self.turn = Turn::Needed;
+            }
             let paused = self.paused.get_or_insert_with(Paused::new);
             if paused.since.elapsed() >= MEMORY_TIMEOUT {
                 let problem = "there is no memory for what the client sends";
@@ -102,6 +107,9 @@ impl<S> HttpStream<S> {
             // Others may give memory back, of which no one is told.
             ready!(paused.look.as_mut().poll(cx));
             paused.look_later();
+            if paused.since.elapsed() >= REFUSAL_TIMEOUT {
+                self.handle.0.unread.refuse_some();
+            }
         }
     }
 
@@ -247,5 +255,7 @@ impl fmt::Debug for Turn {
 /// How often to look for memory that others give back: less often the longer there is none.
 const MIN_MEMORY_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_MEMORY_INTERVAL: Duration = Duration::from_millis(400);
+/// After so long requests are refused whose bodies nobody reads: what is read may wait for what they hold.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to look for it.
 const MEMORY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -79,7 +79,7 @@ impl ConnectionLimits {
     /// [`max_connections`](Self::max_connections). For one more, a connection of the address that has most of them
     /// is closed at once: the oldest that is silent, or the oldest. Addresses of IPv6 are compared first by their
     /// networks of 48 bits. Of several addresses with as many, up to 32 are looked at, and the connection goes that
-    /// has sent nothing, or else has sent nothing for the longest time.
+    /// has sent nothing for the longest time.
     pub fn max_unauthenticated(mut self, count: usize) -> Self {
         self.max_unauthenticated = Some(count.max(1));
         self
@@ -105,14 +105,15 @@ impl ConnectionLimits {
 
     /// Maximum memory in bytes of what all connections of HTTP/2 hold, default 32 MiB: heads of requests that are
     /// worked at or wait for their [turn](crate::net::Activity::turn), and what the library holds of
-    /// [bodies](crate::net::Activity::body) that nobody reads, of trailers, of compressed headers and of streams.
+    /// [bodies](crate::net::Activity::body) that no one reads, of trailers, of compressed headers and of streams.
     /// One caller may have half of what the others leave, all unauthenticated connections together a quarter.
     ///
-    /// Not counted are 128 KiB of bodies and 64 streams of each authenticated connection, and of an unauthenticated
-    /// one 16 KiB of bodies and two requests with heads of up to 4 KiB; each further one counts as 8.5 KiB.
+    /// Not counted are 16 KiB of bodies of each connection, 64 streams of an authenticated one, and of an
+    /// unauthenticated one two requests with heads of up to 4 KiB; each further one counts as 8.5 KiB.
     ///
-    /// A connection for which there is no memory is not read; after 10 s of that it is closed. A larger head for
-    /// which there is none is refused.
+    /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
+    /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.
+    /// A larger head for which there is none is refused at once.
     pub fn max_http2_bytes(mut self, bytes: usize) -> Self {
         self.max_http2_bytes = bytes;
         self

@@ -89,12 +89,11 @@ impl ConnectionState {
     }
 
     fn try_count(&self, most_streams: usize, requests: usize) -> Result<(), MemoryError> {
-        let (allowance, heads) = match self.is_authenticated.load(Relaxed) {
-            true => (ALLOWANCE, 0),
+        let heads = match self.is_authenticated.load(Relaxed) {
+            true => 0,
             false => {
                 let counted = requests.saturating_sub(FREE_UNAUTHENTICATED_STREAMS);
-                let each = UNAUTHENTICATED_HEAD_BYTES + UNAUTHENTICATED_REQUEST_BYTES;
-                (UNAUTHENTICATED_ALLOWANCE, counted.saturating_mul(each))
+                counted.saturating_mul(UNAUTHENTICATED_HEAD_BYTES + UNAUTHENTICATED_REQUEST_BYTES)
             }
         };
         // The library keeps the memory of as many streams as there were at once.
@@ -104,7 +103,7 @@ impl ConnectionState {
         let held = self.unread.held().saturating_add(headers);
         let held = held.saturating_add(self.table_bytes.load(Relaxed));
         let streams = streams.saturating_mul(STREAM_BYTES);
-        let held = held.saturating_sub(allowance).saturating_add(streams);
+        let held = held.saturating_sub(ALLOWANCE).saturating_add(streams);
         self.http2_memory.set_library(held.saturating_add(heads))
     }
 
@@ -194,8 +193,7 @@ impl ConnectionState {
 }
 
 /// What a connection may hold of bodies that nobody has read, without being counted.
-const ALLOWANCE: usize = 128 << 10;
-const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;
+const ALLOWANCE: usize = 16 << 10;
 /// How much memory the headers of a request take at most: a library counts a header as 32 bytes and what it has, and keeps
 /// [`HttpBounds::MAX_HEAD_BYTES`] of that.
 const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;

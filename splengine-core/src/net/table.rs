@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::auth::Network;
 use crate::net::http2_memory::Http2Budgets;
@@ -257,8 +257,8 @@ impl Table {
 
     /// Evicts a connection that may go, of the site that has most connections, and of its networks that has most,
     /// among those whose oldest may: the oldest that is silent, if there is such a one. Of several networks with as
-    /// many it is one of some that are looked at: whose oldest has sent nothing, or else for the longest time. Of very
-    /// many networks that each connect once, any other would push out all who need some round trips to authenticate.
+    /// many it is one of some that are looked at: whose oldest has sent nothing for the longest time. Of very many
+    /// networks that each connect once, any other would push out all who need some round trips to authenticate.
     fn evict_one(&self, state: &mut State, may_go: impl Fn(u64, &Evictable) -> bool) -> bool {
         let mut of_site = HashMap::new();
         for (network, waiting) in &state.waiting {
@@ -281,11 +281,11 @@ impl Table {
         }
         let number = RandomState::new().hash_one(state.next) as usize % heaviest.len();
         heaviest.rotate_left(number);
-        let waiting_since = |(oldest, network): &&(u64, Network)| {
+        let last_read = |(oldest, network): &&(u64, Network)| {
             let waiting = state.waiting.get(network).and_then(|those| those.get(oldest));
-            waiting.map(|waiting| (!waiting.has_sent_nothing(), waiting.last_read()))
+            waiting.map(Evictable::last_read)
         };
-        let chosen = heaviest.iter().take(MAX_LOOKED_AT).min_by_key(waiting_since);
+        let chosen = heaviest.iter().take(MAX_LOOKED_AT).min_by_key(last_read);
         let (oldest, network) = *chosen.unwrap_or(&heaviest[0]);
         let now = Instant::now();
         let of_network = &state.waiting[&network];
@@ -366,11 +366,6 @@ impl Evictable {
         self.since.max(self.progress.begun + last_read)
     }
 
-    /// Whether nothing has come from the client at all.
-    fn has_sent_nothing(&self) -> bool {
-        self.progress.last_read.load(Relaxed) == 0 && self.does_nothing()
-    }
-
     /// Whether it has not just come.
     fn is_old(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.since) >= SILENT_AFTER
@@ -431,8 +426,12 @@ impl TableEntry {
             return None;
         }
         Some(async move {
-            turn.wait().await;
-            starts.until_fewer(turn.key(), MAX_UNSTARTED).await;
+            let turn = async {
+                turn.wait().await;
+                starts.until_fewer(turn.key(), MAX_UNSTARTED).await;
+            };
+            // Whose turn it is may be held up by its client.
+            let _ = timeout(READ_TURN_TIMEOUT, turn).await;
         })
     }
 
@@ -530,6 +529,8 @@ impl TableEntry {
 pub(crate) const MAX_STARTS: usize = 32;
 /// With so many requests of one caller, or network, that were read and have not begun, no more are read.
 pub(crate) const MAX_UNSTARTED: usize = 64;
+/// How long a connection waits for its turn to read requests.
+const READ_TURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// A client is silent that has sent nothing for so long.
 pub(crate) const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// After so long it counts as silent whatever it does.

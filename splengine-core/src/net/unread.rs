@@ -1,8 +1,10 @@
 //! What the buffers of a protocol library hold of requests' bodies that nobody has read yet.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
 
 use crate::net::http2_frames::{Arrived, BUFFER_BYTES};
 
@@ -24,6 +26,8 @@ struct Bodies {
     next: u64,
     /// By number, how much was read when nothing was left of the body; none of one that waits for more.
     drained_at: HashMap<u64, Option<u64>>,
+    /// By number, bodies that nobody has begun to read, and how their requests are told that they are refused.
+    untouched: BTreeMap<u64, Arc<Notify>>,
     /// How many frames of bodies have come and were not taken. Those of a body that was dropped never are, and
     /// count until there is no body.
     frames: usize,
@@ -63,13 +67,28 @@ impl UnreadBodies {
         self.read.load(Relaxed)
     }
 
-    /// Adds a body, and gives its number.
-    pub(super) fn add(&self) -> u64 {
+    /// Adds a body, and gives its number. Its request is told by `refused` if it is.
+    pub(super) fn add(&self, refused: Arc<Notify>) -> u64 {
         let mut bodies = self.lock();
         let number = bodies.next;
         bodies.next += 1;
         bodies.drained_at.insert(number, Some(self.read()));
+        bodies.untouched.insert(number, refused);
         number
+    }
+
+    /// Notes that somebody has begun to read a body.
+    pub(super) fn set_touched(&self, number: u64) {
+        self.lock().untouched.remove(&number);
+    }
+
+    /// Refuses some requests that have not begun to read their bodies, the latest.
+    pub(super) fn refuse_some(&self) {
+        let mut bodies = self.lock();
+        for _ in 0..REFUSED_AT_ONCE {
+            let Some((_, refused)) = bodies.untouched.pop_last() else { return };
+            refused.notify_one();
+        }
     }
 
     /// Notes how much had been read when nothing was left of a body; none when it waits for more.
@@ -99,6 +118,7 @@ impl UnreadBodies {
     pub(super) fn remove(&self, number: u64) {
         let mut bodies = self.lock();
         bodies.drained_at.remove(&number);
+        bodies.untouched.remove(&number);
         if bodies.drained_at.is_empty() {
             (bodies.frames, bodies.bytes) = (0, 0);
         }
@@ -109,5 +129,7 @@ impl UnreadBodies {
     }
 }
 
+/// Of 64 KiB each.
+const REFUSED_AT_ONCE: usize = 8;
 /// How much may be read before a body is told of a frame that is in it.
 const MAX_READ_WITH_FRAME: u64 = 32 << 10;

@@ -2,6 +2,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use tokio::sync::Notify;
+
 use crate::net::HttpBounds;
 use crate::net::state::ConnectionState;
 
@@ -14,6 +16,8 @@ pub struct UnreadBody {
     /// How much was read of the connection at some time, and how much of the body was taken since.
     mark: u64,
     taken: u64,
+    /// Whether somebody has begun to read it.
+    is_touched: bool,
 }
 
 /// Is told when more of a body has come that waited for it.
@@ -27,10 +31,15 @@ struct Arrival {
 }
 
 impl UnreadBody {
-    pub(super) fn begin(state: Arc<ConnectionState>) -> Self {
-        let (number, mark) = (state.unread.add(), state.unread.read());
+    pub(super) fn begin(state: Arc<ConnectionState>, refused: Arc<Notify>) -> Self {
+        let (number, mark) = (state.unread.add(refused), state.unread.read());
         let (is_told, reader) = (AtomicBool::new(false), Mutex::default());
-        Self { arrival: Arc::new(Arrival { state, number, is_told, reader }), mark, taken: 0 }
+        Self {
+            arrival: Arc::new(Arrival { state, number, is_told, reader }),
+            mark,
+            taken: 0,
+            is_touched: false,
+        }
     }
 
     /// Polls the body by `poll` for its next frame, and notes what that gives: a frame, of whose length `bytes` tells,
@@ -42,6 +51,9 @@ impl UnreadBody {
         bytes: impl FnOnce(&T) -> usize,
     ) -> Poll<Option<T>> {
         let Arrival { state, number, is_told, .. } = &*self.arrival;
+        if !std::mem::replace(&mut self.is_touched, true) {
+            state.unread.set_touched(*number);
+        }
         *self.arrival.reader() = Some(cx.waker().clone());
         is_told.store(false, SeqCst);
         let waker = Waker::from(Arc::clone(&self.arrival));

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use splengine_core::execute::{
     Cancel, Command, Exit, ExitStatus, Output, SharedExecutor, Signal, Stdin, Stream,
 };
-use splengine_core::testing::conformance::Suite;
+use splengine_core::store::{Change, MemoryStore, RedbStore, Rows, Store, StoreFault};
+use splengine_core::testing::conformance::{StoreSuite, Suite};
 use splengine_core::{Execute, ExecuteError, LocalExecutor};
 use tokio::io::AsyncReadExt as _;
 use tokio::time::sleep;
@@ -289,4 +290,99 @@ async fn what_runs_on_is_found() {
         let violation = suite.run().await.expect_err("a fault").to_string();
         assert!(violation.contains(expected), "{violation}");
     }
+}
+
+#[test]
+fn own_stores_conform() {
+    StoreSuite::new(|| Ok(MemoryStore::new())).run().expect("conforms");
+    let root = tempfile::tempdir().expect("a directory");
+    StoreSuite::new(|| RedbStore::open(root.path().join("store")))
+        .durable()
+        .run()
+        .expect("conforms");
+}
+
+#[derive(Debug, Clone, Copy)]
+enum StoreDefect {
+    LosesTheLast,
+    SplitsCommits,
+    IgnoresMost,
+    IgnoresBackwards,
+    HasTheBound,
+    OrdersByLength,
+    ForgetsEmptyValues,
+}
+
+/// A store that does one thing wrong.
+struct BrokenStore(MemoryStore, StoreDefect);
+
+impl Store for BrokenStore {
+    fn commit(&self, changes: &[Change]) -> Result<(), StoreFault> {
+        match self.1 {
+            StoreDefect::LosesTheLast if changes.len() > 5 => {
+                self.0.commit(&changes[..changes.len() - 1])
+            }
+            StoreDefect::SplitsCommits => changes.iter().try_for_each(|change| {
+                std::thread::sleep(Duration::from_millis(1));
+                self.0.commit(std::slice::from_ref(change))
+            }),
+            StoreDefect::ForgetsEmptyValues => {
+                let is_kept =
+                    |change: &&Change| change.value.as_ref().is_none_or(|v| !v.is_empty());
+                self.0.commit(&changes.iter().filter(is_kept).cloned().collect::<Vec<_>>())
+            }
+            _ => self.0.commit(changes),
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreFault> {
+        self.0.get(key)
+    }
+
+    fn scan(
+        &self,
+        from: &[u8],
+        until: &[u8],
+        backwards: bool,
+        most: usize,
+    ) -> Result<Rows, StoreFault> {
+        match self.1 {
+            StoreDefect::IgnoresMost => self.0.scan(from, until, backwards, usize::MAX),
+            StoreDefect::IgnoresBackwards => self.0.scan(from, until, false, most),
+            StoreDefect::HasTheBound if from < until => {
+                self.0.scan(from, &[until, b"\0"].concat(), backwards, most)
+            }
+            StoreDefect::OrdersByLength => {
+                let mut rows = self.0.scan(from, until, false, usize::MAX)?;
+                rows.sort_by_key(|(key, _)| key.len());
+                if backwards {
+                    rows.reverse();
+                }
+                rows.truncate(most);
+                Ok(rows)
+            }
+            _ => self.0.scan(from, until, backwards, most),
+        }
+    }
+}
+
+#[test]
+fn stores_that_are_broken_are_found() {
+    for (defect, words) in [
+        (StoreDefect::LosesTheLast, "a key that was removed is absent"),
+        (StoreDefect::SplitsCommits, "a scan finds all changes of a commit, or none"),
+        (StoreDefect::IgnoresMost, "within its bounds"),
+        (StoreDefect::IgnoresBackwards, "within its bounds"),
+        (StoreDefect::HasTheBound, "within its bounds"),
+        (StoreDefect::OrdersByLength, "within its bounds"),
+        (StoreDefect::ForgetsEmptyValues, "a value may be empty"),
+    ] {
+        let ran = StoreSuite::new(|| Ok(BrokenStore(MemoryStore::new(), defect))).run();
+        let violation = ran.expect_err("it is broken").to_string();
+        assert!(violation.contains(words), "{defect:?}: {violation}");
+    }
+    // One that is not kept, and may be opened twice.
+    let twice = StoreSuite::new(|| Ok(MemoryStore::new())).durable().run();
+    let violation = twice.expect_err("it is opened").to_string();
+    assert_eq!(violation, "a store that is open can't be opened again: it was opened");
 }

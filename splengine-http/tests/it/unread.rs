@@ -468,7 +468,7 @@ async fn send_each(
 /// Whether the server reads what the client sends.
 async fn is_read(client: &mut Client) -> bool {
     let pings = client.pings.as_mut().expect("not taken");
-    timeout(Duration::from_secs(2), pings.ping(h2::Ping::opaque())).await.is_ok()
+    timeout(Duration::from_millis(500), pings.ping(h2::Ping::opaque())).await.is_ok()
 }
 
 /// Requests whose bodies are on their way keep their heads.
