@@ -489,7 +489,8 @@ pub(crate) struct GuessingTable {
     /// Default 60000.
     pub(crate) max_penalty: Option<u64>,
     /// Addresses and networks (`10.0.0.0/8`) that get no penalties, such as proxies that bound guesses
-    /// themselves. Default: none.
+    /// themselves. Attempts at one user's password are spaced for them, too. A uid, as of a proxy on a UNIX
+    /// socket, can't be exempted. Default: none.
     #[serde(default)]
     pub(crate) exempt: Vec<String>,
 }
