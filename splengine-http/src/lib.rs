@@ -42,9 +42,10 @@
 //! [`HttpServer`] opens an address of its own, with bounds on connections and times. [`HttpService`]
 //! is the same service without a listener and its bounds, to be nested in an axum router or any tower
 //! stack, at any path. A request that carries a [`Caller`](splengine_core::Caller) among its extensions
-//! was authenticated by the server around the service; where all are,
-//! [`HostAuthenticator`](splengine_core::auth::HostAuthenticator) refuses those without. `Location` headers include the mount path, which is what
-//! axum's routers have removed from the path, or the [base path](HttpServerBuilder::base_path).
+//! was authenticated by the server around the service; where all are, give the builder a
+//! [`HostAuthenticator`](splengine_core::auth::HostAuthenticator), which refuses all others. `Location`
+//! headers include the mount path, which is what axum's routers have removed from the path, or the
+//! [base path](HttpServerBuilder::base_path).
 //! `splengine-ws` serves these routes beside its terminals; the service of `splengine-avro` can be
 //! [mounted](HttpServerBuilder::mount) here. Such servers share [`serve`], [`check_host`] and [`read_body`].
 //!
