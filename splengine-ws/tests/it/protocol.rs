@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 const PROTOCOL: &str = include_str!("../../PROTOCOL.md");
 const FRAMES: &str = include_str!("../../src/frame.rs");
-const SENDERS: [&str; 4] = [
+const SENDERS: [&str; 5] = [
     include_str!("../../src/encode.rs"),
     include_str!("../../src/connection/listen.rs"),
     include_str!("../../src/connection/serve.rs"),
+    include_str!("../../src/connection/tell.rs"),
     include_str!("../../src/connection/typing.rs"),
 ];
 
