@@ -37,7 +37,7 @@ pub enum StoreViolation {
     /// A call has failed.
     #[error("{call} failed")]
     Failed {
-        /// What was called.
+        /// Name of the call.
         call: &'static str,
         /// Error that it returned.
         #[source]
