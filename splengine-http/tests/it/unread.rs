@@ -478,13 +478,15 @@ async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have(
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 1 << 20).await;
     assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
+    // Heads that are not larger than what a connection may hold while they arrive.
     let unfinished = |client: &Client| {
-        with_large_head(client, "POST", "/execute")
+        Request::post(format!("http://{}/execute", client.addr))
+            .header("padding", "x".repeat(6000))
             .header("authorization", BEARER)
             .header("content-type", "application/json")
     };
     let mut held = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..25 {
         let mut requests = client.requests.clone().ready().await.expect("open");
         let request = unfinished(&client).body(()).expect("a request");
         held.push(requests.send_request(request, false).expect("sent"));
@@ -600,6 +602,38 @@ async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
     eventually("the runs are over", || server.engine.stats().running == 0).await;
     let read = std::future::poll_fn(|cx| pings.poll_pong(cx));
     timeout(PATIENCE, read).await.expect("it is read in time").expect("answered");
+}
+
+/// Else those that are worked at would get no more of theirs.
+#[tokio::test]
+async fn requests_that_wait_are_refused_where_their_bodies_take_all_memory() {
+    let server = server_at_work(ConnectionLimits::new().max_http2_bytes(256 << 10)).await;
+    let client = Client::open(&server, 1 << 20).await;
+    // Of the half that a caller has, each takes as much again.
+    for _ in 0..4 {
+        let request = |client: &Client| {
+            Request::post(format!("http://{}/execute?command=true", client.addr))
+                .header("authorization", BEARER)
+                .header("content-type", "application/octet-stream")
+        };
+        let mut sent = Vec::new();
+        for _ in 0..4 {
+            let mut requests = client.requests.clone().ready().await.expect("open");
+            let request = request(&client).body(()).expect("a request");
+            let (answer, mut stream) = requests.send_request(request, false).expect("sent");
+            stream.send_data(Bytes::from(vec![b'x'; 60 << 10]), true).expect("sent");
+            sent.push((answer, stream));
+        }
+        let (answer, _stream) = sent.pop().expect("four");
+        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
+        assert_eq!(answer.status(), 429, "the latest is refused");
+        assert_eq!(answer.headers()["retry-after"], "1");
+    }
+    // The connection goes on.
+    let whoami = Request::get(format!("http://{}/api/v1/whoami", client.addr));
+    assert_eq!(status_of(&client, whoami.header("authorization", BEARER), true).await, 200);
+    std::fs::write(server.root.path().join("go"), "").expect("written");
+    eventually("the run is over", || server.engine.stats().running == 0).await;
 }
 
 #[tokio::test]
