@@ -609,26 +609,17 @@ async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
 async fn requests_that_wait_are_refused_where_their_bodies_take_all_memory() {
     let server = server_at_work(ConnectionLimits::new().max_http2_bytes(256 << 10)).await;
     let client = Client::open(&server, 1 << 20).await;
-    // Of the half that a caller has, each takes as much again.
+    // Together they take twice the half that a caller has.
+    let mut answers = tokio::task::JoinSet::new();
     for _ in 0..4 {
-        let request = |client: &Client| {
-            Request::post(format!("http://{}/execute?command=true", client.addr))
-                .header("authorization", BEARER)
-                .header("content-type", "application/octet-stream")
-        };
-        let mut sent = Vec::new();
-        for _ in 0..4 {
-            let mut requests = client.requests.clone().ready().await.expect("open");
-            let request = request(&client).body(()).expect("a request");
-            let (answer, mut stream) = requests.send_request(request, false).expect("sent");
-            stream.send_data(Bytes::from(vec![b'x'; 60 << 10]), true).expect("sent");
-            sent.push((answer, stream));
-        }
-        let (answer, _stream) = sent.pop().expect("four");
-        let answer = timeout(PATIENCE, answer).await.expect("in time").expect("answered");
-        assert_eq!(answer.status(), 429, "the latest is refused");
-        assert_eq!(answer.headers()["retry-after"], "1");
+        let (answer, mut stream) = waiting(&client).await;
+        stream.send_data(Bytes::from(vec![b'x'; 60 << 10]), true).expect("sent");
+        answers.spawn(answer);
     }
+    let first = timeout(PATIENCE, answers.join_next()).await.expect("in time").expect("four");
+    let answer = first.expect("no panic").expect("answered");
+    assert_eq!(answer.status(), 429);
+    assert_eq!(answer.headers()["retry-after"], "1");
     // The connection goes on.
     let whoami = Request::get(format!("http://{}/api/v1/whoami", client.addr));
     assert_eq!(status_of(&client, whoami.header("authorization", BEARER), true).await, 200);
