@@ -108,9 +108,8 @@ impl ConnectionLimits {
     /// [bodies](crate::net::Activity::body) that no one reads, of trailers, of compressed headers and of streams.
     /// One caller may have half of what the others leave, all unauthenticated connections together a quarter.
     ///
-    /// Not counted are 16 KiB of each connection; of an authenticated one 64 streams, and 128 KiB to which compressed
-    /// headers refer; and of an unauthenticated one two requests with heads of up to 4 KiB: each further one counts as
-    /// 8.5 KiB.
+    /// Not counted are 128 KiB and 64 streams of each authenticated connection, and of an unauthenticated one 16 KiB
+    /// and two requests with heads of up to 4 KiB: each further one counts as 8.5 KiB.
     ///
     /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
     /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.

@@ -89,23 +89,22 @@ impl ConnectionState {
     }
 
     fn try_count(&self, most_streams: usize, requests: usize) -> Result<(), MemoryError> {
-        let (heads, table_allowance) = match self.is_authenticated.load(Relaxed) {
-            true => (0, TABLE_ALLOWANCE),
+        let (heads, allowance) = match self.is_authenticated.load(Relaxed) {
+            true => (0, ALLOWANCE),
             false => {
                 let counted = requests.saturating_sub(FREE_UNAUTHENTICATED_STREAMS);
                 let each = UNAUTHENTICATED_HEAD_BYTES + UNAUTHENTICATED_REQUEST_BYTES;
-                (counted.saturating_mul(each), 0)
+                (counted.saturating_mul(each), UNAUTHENTICATED_ALLOWANCE)
             }
         };
-        let table = self.table_bytes.load(Relaxed).saturating_sub(table_allowance);
         // The library keeps the memory of as many streams as there were at once.
         let streams = most_streams.saturating_sub(self.free_streams());
         let headers = self.answers.held_trailers(MAX_HEADERS_MEMORY)
             + self.unfinished_head.load(Relaxed).min(MAX_HEADERS_MEMORY);
         let held = self.unread.held().saturating_add(headers);
-        let held = held.saturating_add(table);
+        let held = held.saturating_add(self.table_bytes.load(Relaxed));
         let streams = streams.saturating_mul(STREAM_BYTES);
-        let held = held.saturating_sub(ALLOWANCE).saturating_add(streams);
+        let held = held.saturating_sub(allowance).saturating_add(streams);
         self.http2_memory.set_library(held.saturating_add(heads))
     }
 
@@ -194,10 +193,9 @@ impl ConnectionState {
     }
 }
 
-/// What a connection may hold of bodies that nobody has read, without being counted.
-const ALLOWANCE: usize = 16 << 10;
-/// What compressed headers of an authenticated connection may refer to beside, which no reading makes less.
-const TABLE_ALLOWANCE: usize = 128 << 10;
+/// What the library may hold of an authenticated connection without being counted.
+const ALLOWANCE: usize = 128 << 10;
+const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;
 /// How much memory the headers of a request take at most: a library counts a header as 32 bytes and what it has, and keeps
 /// [`HttpBounds::MAX_HEAD_BYTES`] of that.
 const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;

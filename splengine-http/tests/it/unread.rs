@@ -478,15 +478,13 @@ async fn heads_of_a_callers_requests_take_no_more_memory_than_a_caller_may_have(
     let server = server_on(|server| server.connection_limits(limits())).await;
     let mut client = Client::open(&server, 1 << 20).await;
     assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
-    // Heads that are not larger than what a connection may hold while they arrive.
     let unfinished = |client: &Client| {
-        Request::post(format!("http://{}/execute", client.addr))
-            .header("padding", "x".repeat(6000))
+        with_large_head(client, "POST", "/execute")
             .header("authorization", BEARER)
             .header("content-type", "application/json")
     };
     let mut held = Vec::new();
-    for _ in 0..25 {
+    for _ in 0..6 {
         let mut requests = client.requests.clone().ready().await.expect("open");
         let request = unfinished(&client).body(()).expect("a request");
         held.push(requests.send_request(request, false).expect("sent"));
@@ -609,9 +607,9 @@ async fn while_bodies_that_nobody_reads_take_all_memory_no_more_is_read() {
 async fn requests_that_wait_are_refused_where_their_bodies_take_all_memory() {
     let server = server_at_work(ConnectionLimits::new().max_http2_bytes(256 << 10)).await;
     let client = Client::open(&server, 1 << 20).await;
-    // Together they take twice the half that a caller has.
+    // Together they take twice the half that a caller has, and what is not counted.
     let mut answers = tokio::task::JoinSet::new();
-    for _ in 0..4 {
+    for _ in 0..8 {
         let (answer, mut stream) = waiting(&client).await;
         stream.send_data(Bytes::from(vec![b'x'; 60 << 10]), true).expect("sent");
         answers.spawn(answer);
