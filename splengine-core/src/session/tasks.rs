@@ -149,7 +149,7 @@ async fn pace(live: &LiveSession) {
             let mut state = live.state();
             let end = state.log.end().offset;
             // A piece that is read now must not push out what the client has not had yet.
-            let high_water = HIGH_WATER.min(state.log.capacity() / 2);
+            let high_water = HIGH_WATER.min(state.log.capacity() / 4);
             let controller = state.controller;
             let is_alone = state.clients.len() == 1;
             let Some(client) = controller.and_then(|key| state.clients.get_mut(&key)) else {
