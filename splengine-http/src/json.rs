@@ -389,7 +389,7 @@ fn whole_number(token: &[u8]) -> Option<String> {
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Maximum number of members and elements of all objects and lists of a body.
-const MAX_MEMBERS: usize = 1 << 19;
+const MAX_MEMBERS: usize = 1 << 18;
 /// Of `u64::MAX`.
 const MAX_DIGITS: usize = 20;
 /// Largest body that is parsed a second time to say which words there are.

@@ -111,10 +111,10 @@ impl Activity {
 
     /// Begins the body of the request on a connection of HTTP/2, whose library may hold parts of it until they
     /// are read. What all such bodies of a connection may hold, with what was read of the connection beside, is
-    /// counted by [`max_http2_bytes`](crate::net::ConnectionLimits::max_http2_bytes) where it is over 128 KiB, or
-    /// over 16 KiB on an unauthenticated connection; so are trailers of requests that are not over, as 128 bytes for
-    /// each header and two for each byte, and the buffers that compressed headers refer to. While there is no memory
-    /// for it, no more is read of the connection by its [`HttpStream`](crate::net::HttpStream).
+    /// counted by [`max_http2_bytes`](crate::net::ConnectionLimits::max_http2_bytes), beyond what each connection may
+    /// have uncounted; so are trailers of requests that are not over, as 128 bytes for each header and two for each
+    /// byte, and the buffers that compressed headers refer to. While there is no memory for it, no more is read of
+    /// the connection by its [`HttpStream`](crate::net::HttpStream).
     pub fn body(&self) -> UnreadBody {
         UnreadBody::begin(Arc::clone(&self.state), Arc::clone(&self.refused))
     }

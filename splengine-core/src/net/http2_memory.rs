@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::quota::{CallerBudgets, MemoryBudget, MemoryError, Reservation};
+use crate::quota::{
+    CallerBudgets, KeyedPermit, KeyedSemaphore, MemoryBudget, MemoryError, Reservation,
+};
 use crate::user_name::UserName;
 
 /// Budgets of all connections of a server: of one caller half of what the others leave, of all unauthenticated
@@ -12,6 +14,8 @@ use crate::user_name::UserName;
 pub(crate) struct Http2Budgets {
     callers: CallerBudgets,
     unauthenticated: MemoryBudget,
+    /// Connections of callers of which more is uncounted than of their others.
+    first: KeyedSemaphore<UserName>,
 }
 
 /// Memory of one connection, as far as it is counted.
@@ -30,12 +34,17 @@ struct Held {
     head_bytes: usize,
     /// Of what the library holds.
     library_bytes: usize,
+    /// Of one of the first connections of its caller.
+    first: Option<KeyedPermit<UserName>>,
 }
 
 impl Http2Budgets {
-    pub(crate) fn new(bytes: usize) -> Self {
-        let whole = MemoryBudget::new(bytes);
-        Self { callers: CallerBudgets::new(&whole), unauthenticated: whole.share(bytes / 4) }
+    pub(crate) fn new(whole: &MemoryBudget, bytes: usize) -> Self {
+        Self {
+            callers: CallerBudgets::new(whole),
+            unauthenticated: whole.share(bytes / 4),
+            first: KeyedSemaphore::new(FIRST_CONNECTIONS),
+        }
     }
 }
 
@@ -94,9 +103,12 @@ impl Http2Memory {
     }
 
     /// Counts what there is, and what comes, for `user`. While their share has no room for it, nothing more is
-    /// taken.
-    pub(crate) fn set_authenticated(&self, user: &UserName) {
-        let Some(budgets) = &self.budgets else { return };
+    /// taken. Returns whether the connection is one of their first, of those that are open and multiplexed.
+    pub(crate) fn set_authenticated(&self, user: &UserName, is_multiplexed: bool) -> bool {
+        let Some(budgets) = &self.budgets else { return true };
+        let mut first = budgets.first.enter(user.clone()).ok().filter(|_| is_multiplexed);
+        let first = first.take_if(|first| first.try_wait());
+        let is_first = first.is_some();
         let share = budgets.callers.of(user);
         let mut reservation = share.reservation();
         let mut held = self.lock();
@@ -104,6 +116,8 @@ impl Http2Memory {
             Ok(()) => held.reservation = Some(reservation),
             Err(_) => held.owed = Some(share),
         }
+        held.first = first;
+        is_first
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -116,3 +130,6 @@ impl Held {
         self.head_bytes.saturating_add(self.library_bytes)
     }
 }
+
+/// So many connections of a caller are the first.
+const FIRST_CONNECTIONS: usize = 32;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::net::peer::Peer;
 use crate::net::stats::Counters;
+use crate::quota::EngineMemory;
 
 /// Bounds on the connections of one server, for [`serve_connections`](crate::net::serve_connections).
 ///
@@ -38,6 +39,7 @@ pub struct ConnectionLimits {
     pub(crate) busy_timeout: Duration,
     refuse: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) engine_memory: Option<EngineMemory>,
 }
 
 impl ConnectionLimits {
@@ -55,6 +57,7 @@ impl ConnectionLimits {
             busy_timeout: Duration::from_secs(1),
             refuse: None,
             counters: Arc::default(),
+            engine_memory: None,
         }
     }
 
@@ -108,8 +111,9 @@ impl ConnectionLimits {
     /// [bodies](crate::net::Activity::body) that no one reads, of trailers, of compressed headers and of streams.
     /// One caller may have half of what the others leave, all unauthenticated connections together a quarter.
     ///
-    /// Not counted are 128 KiB and 64 streams of each authenticated connection, and of an unauthenticated one 16 KiB
-    /// and two requests with heads of up to 4 KiB: each further one counts as 8.5 KiB.
+    /// Not counted are 128 KiB and 64 streams of each of the first 32 connections of a caller. Of the caller's further
+    /// ones 4 KiB are not, and each request counts as 18.5 KiB; of an unauthenticated one neither 16 KiB nor two
+    /// requests with heads of up to 4 KiB, and each further request counts as 8.5 KiB.
     ///
     /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
     /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.

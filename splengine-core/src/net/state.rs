@@ -19,6 +19,8 @@ pub(crate) struct ConnectionState {
     pub(super) is_authenticated: AtomicBool,
     /// Who was authenticated first, or the host of that guest.
     pub(super) user: OnceLock<UserName>,
+    /// It is one of the first connections of that user.
+    pub(super) is_first: AtomicBool,
     pub(super) has_begun: AtomicBool,
     /// The client takes nothing at the moment.
     pub(super) is_blocked: AtomicBool,
@@ -56,6 +58,7 @@ impl ConnectionState {
         Self {
             is_authenticated: AtomicBool::new(false),
             user: OnceLock::new(),
+            is_first: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             is_unflushed: AtomicBool::new(false),
@@ -89,23 +92,18 @@ impl ConnectionState {
     }
 
     fn try_count(&self, most_streams: usize, requests: usize) -> Result<(), MemoryError> {
-        let (heads, allowance) = match self.is_authenticated.load(Relaxed) {
-            true => (0, ALLOWANCE),
-            false => {
-                let counted = requests.saturating_sub(FREE_UNAUTHENTICATED_STREAMS);
-                let each = UNAUTHENTICATED_HEAD_BYTES + UNAUTHENTICATED_REQUEST_BYTES;
-                (counted.saturating_mul(each), UNAUTHENTICATED_ALLOWANCE)
-            }
-        };
+        let uncounted = self.uncounted();
+        let requests = requests.saturating_sub(uncounted.streams);
+        let requests = requests.saturating_mul(uncounted.request_bytes);
         // The library keeps the memory of as many streams as there were at once.
-        let streams = most_streams.saturating_sub(self.free_streams());
+        let streams = most_streams.saturating_sub(uncounted.streams);
         let headers = self.answers.held_trailers(MAX_HEADERS_MEMORY)
             + self.unfinished_head.load(Relaxed).min(MAX_HEADERS_MEMORY);
         let held = self.unread.held().saturating_add(headers);
         let held = held.saturating_add(self.table_bytes.load(Relaxed));
         let streams = streams.saturating_mul(STREAM_BYTES);
-        let held = held.saturating_sub(allowance).saturating_add(streams);
-        self.http2_memory.set_library(held.saturating_add(heads))
+        let held = held.saturating_sub(uncounted.bytes).saturating_add(streams);
+        self.http2_memory.set_library(held.saturating_add(requests))
     }
 
     /// How many requests more may be read now, for whose streams there is memory.
@@ -119,10 +117,7 @@ impl ConnectionState {
         if counted > coming {
             return true;
         }
-        let more = match self.is_authenticated.load(Relaxed) {
-            true => MORE_STREAMS,
-            false => MORE_UNAUTHENTICATED_STREAMS,
-        };
+        let more = self.uncounted().more_streams;
         let streams = counted.saturating_add(more);
         let is_there = self.try_count(streams, coming.saturating_add(more)).is_ok();
         if is_there {
@@ -132,14 +127,14 @@ impl ConnectionState {
     }
 
     fn counted_streams(&self) -> usize {
-        self.free_streams().max(self.answers.most())
+        self.uncounted().streams.max(self.answers.most())
     }
 
-    /// How many streams are not counted.
-    fn free_streams(&self) -> usize {
-        match self.is_authenticated.load(Relaxed) {
-            true => FREE_STREAMS,
-            false => FREE_UNAUTHENTICATED_STREAMS,
+    fn uncounted(&self) -> &'static Uncounted {
+        match (self.is_authenticated.load(Relaxed), self.is_first.load(Relaxed)) {
+            (false, _) => &UNAUTHENTICATED,
+            (true, true) => &FIRST_OF_CALLER,
+            (true, false) => &FURTHER_OF_CALLER,
         }
     }
 
@@ -193,26 +188,38 @@ impl ConnectionState {
     }
 }
 
-/// What the library may hold of an authenticated connection without being counted.
-const ALLOWANCE: usize = 128 << 10;
-const UNAUTHENTICATED_ALLOWANCE: usize = 16 << 10;
+/// What a connection may hold without being counted.
+struct Uncounted {
+    /// What its library holds.
+    bytes: usize,
+    /// The library's streams, with their requests.
+    streams: usize,
+    /// How many streams more are counted at a time.
+    more_streams: usize,
+    /// How much memory each further request takes beside what its library holds.
+    request_bytes: usize,
+}
+
+const FIRST_OF_CALLER: Uncounted =
+    Uncounted { bytes: 128 << 10, streams: 64, more_streams: 16, request_bytes: 0 };
+/// A caller may have very many of these.
+const FURTHER_OF_CALLER: Uncounted =
+    Uncounted { bytes: 4 << 10, streams: 0, more_streams: 4, request_bytes: 16 << 10 };
+/// With the first request most clients authenticate. Each further one counts with its head before it begins, and with
+/// the task that answers it, which waits; measured: 1.1 KiB. While there is no memory, requests are read so many at
+/// once as are not counted.
+const UNAUTHENTICATED: Uncounted = Uncounted {
+    bytes: 16 << 10,
+    streams: 2,
+    more_streams: 4,
+    request_bytes: UNAUTHENTICATED_HEAD_BYTES + (2 << 10),
+};
 /// How much memory the headers of a request take at most: a library counts a header as 32 bytes and what it has, and keeps
 /// [`HttpBounds::MAX_HEAD_BYTES`] of that.
 const MAX_HEADERS_MEMORY: usize = 6 * HttpBounds::MAX_HEAD_BYTES as usize;
-/// So many streams of an authenticated connection are not counted.
-const FREE_STREAMS: usize = 64;
-/// So many streams of an unauthenticated connection are not counted, with their heads. With the first, most clients
-/// authenticate; while there is no memory, the others are read so many at once.
-const FREE_UNAUTHENTICATED_STREAMS: usize = 2;
-/// How many more are counted at a time.
-const MORE_STREAMS: usize = 16;
-const MORE_UNAUTHENTICATED_STREAMS: usize = 4;
 /// How many requests are read before others of the same caller or network have their turn.
 const MAX_REQUESTS_AT_ONCE: usize = 16;
 /// What of a head on an unauthenticated connection is counted before the request begins.
 pub(super) const UNAUTHENTICATED_HEAD_BYTES: usize = 4 << 10;
-/// What a request that waits takes beside its head and the library's stream: the task that answers it. Measured:
-/// 1.1 KiB.
-const UNAUTHENTICATED_REQUEST_BYTES: usize = 2 << 10;
 /// What the library keeps of each until the connection is closed. Measured: 2.2 KiB.
 const STREAM_BYTES: usize = 5 << 9;

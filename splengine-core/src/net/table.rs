@@ -15,7 +15,7 @@ use crate::net::http2_memory::Http2Budgets;
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
 use crate::quota::{
-    CallerPlace, CallerPlaces, KeyedPermit, KeyedSemaphore, note_connection_closed,
+    CallerPlace, CallerPlaces, KeyedPermit, KeyedSemaphore, MemoryBudget, note_connection_closed,
 };
 use crate::user_name::UserName;
 
@@ -110,7 +110,12 @@ pub(crate) enum TurnKey {
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let shares = CallerPlaces::new(limits.connections());
-        let http2_budgets = Arc::new(Http2Budgets::new(limits.max_http2_bytes));
+        let bytes = limits.max_http2_bytes;
+        let whole = match &limits.engine_memory {
+            Some(memory) => memory.budget(bytes),
+            None => MemoryBudget::new(bytes),
+        };
+        let http2_budgets = Arc::new(Http2Budgets::new(&whole, bytes));
         Arc::new(Self {
             limits,
             http2_budgets,

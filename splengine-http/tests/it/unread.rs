@@ -8,8 +8,10 @@ use bytes::Bytes;
 use h2::client::SendRequest;
 use http::Request;
 use serde_json::{Value, json};
+use splengine_core::engine::EngineBuilder;
 use splengine_core::net::ConnectionLimits;
-use splengine_core::{Caller, Request as Command};
+use splengine_core::quota::CallerBudgets;
+use splengine_core::{Caller, Request as Command, UserName};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -531,7 +533,10 @@ async fn waiting(client: &Client) -> Sent {
 
 /// A server at whose only place something runs until there is a file `go`.
 async fn server_at_work(limits: ConnectionLimits) -> TestServer {
-    let server = server_of_one_run(|server| server.connection_limits(limits)).await;
+    at_work(server_of_one_run(|server| server.connection_limits(limits)).await).await
+}
+
+async fn at_work(server: TestServer) -> TestServer {
     let alice = Caller::new("alice").expect("a user name").with_all_scopes();
     let busy = Command::argv(["sh", "-c", "until [ -e go ]; do sleep 0.01; done"]);
     let mut run = server.engine.execute(&alice, busy).await.expect("started");
@@ -623,6 +628,70 @@ async fn requests_that_wait_are_refused_where_their_bodies_take_all_memory() {
     assert_eq!(status_of(&client, whoami.header("authorization", BEARER), true).await, 200);
     std::fs::write(server.root.path().join("go"), "").expect("written");
     eventually("the run is over", || server.engine.stats().running == 0).await;
+}
+
+/// What bodies hold that nobody reads is part of the memory of the engine, too.
+#[tokio::test]
+async fn bodies_that_nobody_reads_take_of_the_memory_of_the_engine() {
+    let engine = |engine: EngineBuilder| engine.max_buffered_bytes(1 << 20).max_running(1);
+    let server = at_work(server_with(engine, |http| http).await).await;
+    let client = Client::open(&server, 1 << 20).await;
+    let budgets = CallerBudgets::new(&server.engine.memory_budget(1 << 20));
+    let alice: UserName = "alice".parse().expect("a user name");
+    // The caller may have half of it.
+    let has_room = || budgets.of(&alice).reservation().try_grow(400 << 10).is_ok();
+    assert!(has_room());
+    let mut held = Vec::new();
+    for _ in 0..6 {
+        held.push(waiting_with_body(&client).await);
+    }
+    eventually("it is counted", || !has_room()).await;
+    std::fs::write(server.root.path().join("go"), "").expect("written");
+    drop(held);
+    eventually("it is given back", has_room).await;
+}
+
+/// A caller may have a thousand connections.
+#[tokio::test]
+async fn of_a_callers_connections_all_is_counted_but_of_the_first() {
+    // A caller has half of it.
+    let server = server_at_work(ConnectionLimits::new().max_http2_bytes(96 << 10)).await;
+    let mut clients = Vec::new();
+    for _ in 0..33 {
+        let mut client = Client::open(&server, 1 << 20).await;
+        assert_eq!(client.ask_each("/api/v1/whoami", 1).await.0, [200]);
+        clients.push(client);
+    }
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(waiting(&clients[0]).await);
+    }
+    for _ in 0..5 {
+        held.push(waiting(&clients[32]).await);
+    }
+    // A ping may come before what was sent before it.
+    let pause = async { while is_read(&mut clients[32]).await {} };
+    timeout(PATIENCE, pause).await.expect("there is no memory for five requests of the last");
+    assert!(is_read(&mut clients[0]).await, "the first connection");
+    let mut other = Client::open(&server, 1 << 20).await;
+    assert_eq!(other.ask_each("/health", 1).await.0, [200], "others are served");
+    // Another one is among the first once one of them is closed.
+    for client in [clients.remove(32), clients.remove(1)] {
+        client.served.abort();
+    }
+    let next = async {
+        loop {
+            let mut next = Client::open(&server, 1 << 20).await;
+            assert_eq!(next.ask_each("/api/v1/whoami", 1).await.0, [200]);
+            let _held = (waiting(&next).await, waiting(&next).await, waiting(&next).await);
+            sleep(Duration::from_millis(100)).await;
+            if is_read(&mut next).await {
+                break;
+            }
+            next.served.abort();
+        }
+    };
+    timeout(PATIENCE, next).await.expect("it is one of the first");
 }
 
 #[tokio::test]
