@@ -213,6 +213,9 @@ impl EngineBuilder {
     /// of all together. The documentation of each kind says what happens at the bound: reading waits,
     /// work is refused and may be tried again, or output is left out. Input that is held for as long as
     /// its work takes, and screens, have bounds of their own. Default 192 MiB.
+    ///
+    /// Where the process uses glibc's allocator, building an engine has it keep less memory that is free
+    /// (mallopt(3)): `M_MMAP_THRESHOLD` is 256 KiB, and `M_ARENA_MAX` two for each processor.
     pub fn max_buffered_bytes(mut self, bytes: usize) -> Self {
         self.max_buffered_bytes = bytes;
         self

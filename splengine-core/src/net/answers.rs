@@ -28,11 +28,15 @@ pub(crate) struct Answers {
 /// What has come on the connection since no request was open.
 #[derive(Debug)]
 struct Arriving {
-    /// How many requests have come that are not begun. Those that the library refuses never are.
+    /// How many requests have come since a time that are not begun. Those that the library refuses never are.
     requests: usize,
+    since: Instant,
+    /// How many had come before; forgotten after a while.
+    earlier_requests: usize,
+    /// Since when the library does not have all of it.
+    withheld: Option<Instant>,
     /// How much memory trailers take.
     trailers: usize,
-    last: Instant,
 }
 
 /// How far the client has taken an answer.
@@ -65,9 +69,7 @@ impl Answers {
     }
 
     pub(super) fn begin(&self) -> (u64, Arc<Answer>) {
-        let mut arriving = self.arriving();
-        arriving.requests = arriving.requests.saturating_sub(1);
-        drop(arriving);
+        self.arriving().begin();
         let number = self.next.fetch_add(1, Relaxed);
         let answer = Arc::new(Answer {
             is_ready: AtomicBool::new(false),
@@ -88,14 +90,23 @@ impl Answers {
         arriving.begin_anew(open);
         arriving.requests = arriving.requests.saturating_add(arrived.requests);
         arriving.trailers = arriving.trailers.saturating_add(arrived.trailers);
-        arriving.last = Instant::now();
-        self.most.fetch_max(open.saturating_add(arriving.requests), Relaxed);
+        self.most.fetch_max(open.saturating_add(arriving.count()), Relaxed);
+    }
+
+    /// Notes whether the library does not have all of what has come yet.
+    pub(super) fn set_withheld(&self, is_withheld: bool) {
+        let mut arriving = self.arriving();
+        if is_withheld {
+            arriving.withheld.get_or_insert_with(Instant::now);
+        } else if let Some(withheld) = arriving.withheld.take() {
+            arriving.since += withheld.elapsed();
+        }
     }
 
     /// How many requests are open, or have come and are not begun yet.
     pub(super) fn coming(&self) -> usize {
         let open = self.lock().len();
-        open.saturating_add(self.arriving().requests)
+        open.saturating_add(self.arriving().count())
     }
 
     /// Counts so many requests as if they were open at once.
@@ -114,7 +125,7 @@ impl Answers {
         let open = self.lock().len();
         let mut arriving = self.arriving();
         arriving.begin_anew(open);
-        arriving.trailers.min(open.saturating_add(arriving.requests).saturating_mul(max))
+        arriving.trailers.min(open.saturating_add(arriving.count()).saturating_mul(max))
     }
 
     fn arriving(&self) -> MutexGuard<'_, Arriving> {
@@ -159,12 +170,35 @@ impl Answers {
 
 impl Arriving {
     fn new() -> Self {
-        Self { requests: 0, trailers: 0, last: Instant::now() }
+        let since = Instant::now();
+        Self { requests: 0, since, earlier_requests: 0, withheld: None, trailers: 0 }
     }
 
-    /// Forgets all of it where nothing is `open` and nothing comes any more.
+    fn count(&self) -> usize {
+        self.requests.saturating_add(self.earlier_requests)
+    }
+
+    /// Notes that one of the requests has begun.
+    fn begin(&mut self) {
+        let from = match self.earlier_requests {
+            0 => &mut self.requests,
+            _ => &mut self.earlier_requests,
+        };
+        *from = from.saturating_sub(1);
+    }
+
+    /// Forgets requests that the library has had for a while and that have not begun, and all where nothing is `open`
+    /// and nothing comes any more.
     fn begin_anew(&mut self, open: usize) {
-        if open == 0 && (self.requests == 0 || self.last.elapsed() >= ALL_HAVE_BEGUN) {
+        if self.withheld.is_some() {
+            return;
+        }
+        let age = self.since.elapsed();
+        if age >= ALL_HAVE_BEGUN {
+            self.earlier_requests = if age < 2 * ALL_HAVE_BEGUN { self.requests } else { 0 };
+            (self.requests, self.since) = (0, Instant::now());
+        }
+        if open == 0 && self.count() == 0 {
             *self = Self::new();
         }
     }
@@ -186,3 +220,44 @@ const LOOKS: u32 = 4;
 const MIN_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The timeout is another one once a client has authenticated.
 const MAX_LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrived(requests: usize) -> Arrived {
+        Arrived { requests, ..Arrived::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_the_library_has_refused_are_forgotten_beside_one_that_is_open() {
+        let answers = Answers::new(usize::MAX);
+        answers.count(arrived(1));
+        answers.begin();
+        for _ in 0..1000 {
+            // More come all the time, of which each second one begins.
+            answers.count(arrived(2));
+            let (number, _) = answers.begin();
+            answers.lock().remove(&number);
+            tokio::time::sleep(ALL_HAVE_BEGUN / 20).await;
+        }
+        assert!(answers.coming() <= 100, "{} requests", answers.coming());
+        assert!(answers.most() <= 100, "{} requests", answers.most());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_wait_for_memory_are_not_forgotten() {
+        let answers = Answers::new(usize::MAX);
+        answers.count(arrived(20));
+        answers.set_withheld(true);
+        tokio::time::sleep(10 * ALL_HAVE_BEGUN).await;
+        answers.held_trailers(0);
+        assert_eq!(answers.coming(), 20);
+        answers.set_withheld(false);
+        answers.held_trailers(0);
+        assert_eq!(answers.coming(), 20);
+        tokio::time::sleep(2 * ALL_HAVE_BEGUN).await;
+        answers.held_trailers(0);
+        assert_eq!(answers.coming(), 0);
+    }
+}

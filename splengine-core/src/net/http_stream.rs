@@ -160,6 +160,7 @@ impl<S> HttpStream<S> {
         self.waiting.advance(length);
         if self.waiting.is_empty() {
             self.waiting = BytesMut::new();
+            self.handle.0.answers.set_withheld(false);
         }
     }
 }
@@ -183,6 +184,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
                 let taken = this.count(&unseen);
                 this.waiting = unseen.split_to(taken);
                 this.unseen = unseen;
+                this.handle.0.answers.set_withheld(true);
                 continue;
             }
             let before = buffer.filled().len();
@@ -196,6 +198,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for HttpStream<S> {
             this.waiting.extend_from_slice(&read[..taken]);
             this.unseen.extend_from_slice(&read[taken..]);
             buffer.set_filled(before);
+            this.handle.0.answers.set_withheld(true);
         }
     }
 }

@@ -25,6 +25,6 @@ pub(crate) use spawn::{
 pub(crate) use tag::{Tag, TagError};
 pub(crate) use tree::{Outcome, Tree, kill_tagged, proc_is_ours};
 pub(crate) use {
-    reaper::start as start_reaper, sys::child_exits_are_ignored, sys::return_large_allocations,
+    reaper::start as start_reaper, sys::child_exits_are_ignored, sys::limit_free_memory,
     sys::trim_heap, sys::watch, tag::check as check_tags, tag::comes_from_a_run,
 };

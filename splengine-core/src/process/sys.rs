@@ -446,12 +446,16 @@ pub(crate) fn child_exits_are_ignored() -> bool {
     }
 }
 
-/// Has the allocator give large pieces of memory back to the system when they are freed, instead of
-/// keeping them for later ones.
+/// Has the allocator keep less memory that is free: large pieces are given back to the system when they are
+/// freed, and there are at most `arenas` from which threads allocate, each of which keeps some.
 #[cfg(target_env = "gnu")]
-pub(crate) fn return_large_allocations() {
+pub(crate) fn limit_free_memory(arenas: usize) {
+    let arenas = c_int::try_from(arenas).unwrap_or(c_int::MAX);
     // SAFETY: mallopt(3) only changes parameters of the allocator, under its own lock.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+        libc::mallopt(libc::M_ARENA_MAX, arenas);
+    }
 }
 
 /// Gives the pages of freed memory back to the system.
@@ -462,7 +466,7 @@ pub(crate) fn trim_heap() {
 }
 
 #[cfg(not(target_env = "gnu"))]
-pub(crate) fn return_large_allocations() {}
+pub(crate) fn limit_free_memory(_arenas: usize) {}
 
 #[cfg(not(target_env = "gnu"))]
 pub(crate) fn trim_heap() {}

@@ -1,5 +1,6 @@
 //! Memory that was freed, given back to the system.
 
+use std::num::NonZero;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
@@ -7,13 +8,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
-use crate::process::{return_large_allocations, trim_heap};
+use crate::process::{limit_free_memory, trim_heap};
 
-/// Has the allocator of this process keep no large pieces of memory that are free: glibc's does by
-/// default.
+/// Has the allocator of this process keep little memory that is free: by default glibc's keeps large pieces, and
+/// has 8 arenas for each processor, each of which keeps what its threads have freed.
 pub(crate) fn keep_small() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(return_large_allocations);
+    ONCE.call_once(|| {
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        limit_free_memory(ARENAS_PER_PROCESSOR * processors);
+    });
 }
 
 /// Notes that so many bytes are about to be freed. Of many, the pages are given back to the system
@@ -58,4 +62,5 @@ const MIN_TRIMMED_BYTES: usize = 1 << 20;
 const CONNECTIONS: usize = 64;
 /// What a connection may have had in buffers.
 const CONNECTION_BYTES: usize = 64 << 10;
+const ARENAS_PER_PROCESSOR: usize = 2;
 const TRIM_DELAY: Duration = Duration::from_secs(1);
