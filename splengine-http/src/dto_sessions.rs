@@ -81,7 +81,7 @@ impl SessionRequestDto {
             request = request.name(name);
         }
         if let Some(from) = self.from {
-            request = request.from(from);
+            request = request.restore(from);
         }
         Ok(request)
     }

@@ -38,8 +38,8 @@ impl Sessions {
         let (held, bytes) = (request.permit.take(), request.bytes());
         let permit = runner.large_work.permit_or_own(held, caller.accounted_user(), bytes).await;
         let permit = permit.map_err(ExecuteError::from)?;
-        let source = match &request.from {
-            Some(from) => Some(self.source(caller, from).await?),
+        let source = match &request.restore {
+            Some(saved) => Some(self.source(caller, saved).await?),
             None => None,
         };
         let (saved, stored) =

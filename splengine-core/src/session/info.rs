@@ -130,7 +130,7 @@ pub struct SessionRequest {
     pub(crate) tty_variable: Option<String>,
     pub(crate) background: Background,
     pub(crate) name: Option<String>,
-    pub(crate) from: Option<String>,
+    pub(crate) restore: Option<String>,
     pub(crate) permit: Option<LargeWorkPermit>,
 }
 
@@ -256,8 +256,8 @@ impl SessionRequest {
     /// Takes the screen, directory, environment and command of a saved session, or of one that was
     /// lost.
     #[must_use]
-    pub fn from(mut self, saved: impl Into<String>) -> Self {
-        self.from = Some(saved.into());
+    pub fn restore(mut self, saved: impl Into<String>) -> Self {
+        self.restore = Some(saved.into());
         self
     }
 }

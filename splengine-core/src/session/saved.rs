@@ -38,7 +38,7 @@ impl Sessions {
     /// let saved = sessions.save(&alice, &session.id, Some("tuesday".to_owned())).await?;
     /// sessions.end(&alice, &session.id).await?;
     ///
-    /// let loaded = sessions.create(&alice, SessionRequest::new().from(saved.id.as_str())).await?;
+    /// let loaded = sessions.create(&alice, SessionRequest::new().restore(saved.id.as_str())).await?;
     /// assert!(loaded.restored && loaded.name.as_deref() == Some("tuesday"));
     /// sessions.remove_saved(&alice, &saved.id).await?;
     /// assert!(sessions.list_saved(&alice).await?.is_empty());

@@ -45,7 +45,7 @@ async fn saved(engine: &Engine, who: &Caller) -> SavedInfo {
 }
 
 async fn load(engine: &Engine, who: &Caller, saved: &SavedInfo) -> Result<String, SessionError> {
-    let request = SessionRequest::new().command("cat").from(saved.id.as_str());
+    let request = SessionRequest::new().command("cat").restore(saved.id.as_str());
     engine.sessions().create(who, request).await.map(|session| session.id.to_string())
 }
 
@@ -296,7 +296,7 @@ async fn who_waits_to_work_on_much_has_no_turn_to_read() {
     let permit = engine.large_work().permit(alice.user(), LargeWork::MIN_BYTES).await;
     let permit = permit.expect("nobody else works");
     let request = SessionRequest::new().command("cat").arg("x".repeat(LargeWork::MIN_BYTES));
-    let request = request.from(one.id.as_str());
+    let request = request.restore(one.id.as_str());
     let mut waiting = {
         let (engine, alice) = (engine.clone(), alice.clone());
         tokio::spawn(async move { engine.sessions().create(&alice, request).await })

@@ -160,7 +160,7 @@ async fn the_screen_of_a_saved_session_is_looked_at_when_it_is_loaded() {
     let next = engine(root.path());
     assert!(matches!(state(&next).await, PartState::Ready));
     assert_eq!(next.sessions().list_saved(&alice).await.expect("listed").len(), 1);
-    let request = SessionRequest::new().from(saved.as_str());
+    let request = SessionRequest::new().restore(saved.as_str());
     let refused = next.sessions().create(&alice, request).await.expect_err("refused");
     assert!(matches!(refused, SessionError::Damaged(_)), "{refused:?}");
 }

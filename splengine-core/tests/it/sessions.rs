@@ -770,11 +770,11 @@ async fn a_saved_session_is_loaded_with_its_screen() {
     sessions.end(&bench.alice, &session.id).await.expect("ends");
     assert_eq!(sessions.list_saved(&bench.alice).await.expect("listed").len(), 1);
     assert!(sessions.list_saved(&caller("bob")).await.expect("listed").is_empty());
-    let stolen = SessionRequest::new().from(saved.id.as_str());
+    let stolen = SessionRequest::new().restore(saved.id.as_str());
     let refused = sessions.create(&caller("bob"), stolen).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::NotFound);
 
-    let loaded = bench.start(SessionRequest::new().from(saved.id.as_str())).await;
+    let loaded = bench.start(SessionRequest::new().restore(saved.id.as_str())).await;
     assert!(loaded.restored);
     assert_eq!(loaded.name.as_deref(), Some("mine"));
     assert_eq!(loaded.size, Size::clamped(60, 10));
@@ -828,7 +828,7 @@ async fn what_is_damaged_is_not_loaded() {
         let (id, path) = save().await;
         let data = std::fs::read(&path).expect("is there");
         std::fs::write(&path, damage(data)).expect("written");
-        let request = SessionRequest::new().from(id.as_str());
+        let request = SessionRequest::new().restore(id.as_str());
         let error = sessions.create(&bench.alice, request).await.expect_err("refused");
         assert_eq!(error.kind(), ErrorKind::Impossible);
         assert!(error.to_string().contains(words), "{error}");
@@ -960,7 +960,7 @@ async fn a_bad_request_makes_nothing() {
         (SessionRequest::new().workdir("../.."), ErrorKind::Impossible, "outside root"),
         (SessionRequest::new().env("SPL_SESSION_ID", "x"), ErrorKind::Malformed, "SPL_SESSION_ID"),
         (SessionRequest::new().name("a\nb"), ErrorKind::Malformed, "name"),
-        (SessionRequest::new().from("saved-x"), ErrorKind::NotFound, "saved-x"),
+        (SessionRequest::new().restore("saved-x"), ErrorKind::NotFound, "saved-x"),
     ] {
         let error = sessions.create(&bench.alice, request).await.expect_err("refused");
         assert_eq!(error.kind(), kind, "{error}");
