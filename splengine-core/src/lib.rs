@@ -173,7 +173,9 @@ pub use engine::Engine;
 #[doc(inline)]
 pub use error::{ErrorKind, Field};
 #[doc(inline)]
-pub use execute::{Captured, End, Event, Execute, ExecuteError, Limits, Reason, Request, Run};
+pub use execute::{
+    Captured, CommandSpec, End, Event, Execute, ExecuteError, Limits, Reason, Request, Run,
+};
 #[doc(inline)]
 pub use files::{FileError, Files};
 #[doc(inline)]

@@ -51,9 +51,7 @@ impl SessionRequestDto {
         if let Some(command) = self.command {
             request = request.command(command).use_shell(self.shell.unwrap_or_default());
         }
-        for arg in self.args.unwrap_or_default() {
-            request = request.arg(arg);
-        }
+        request = request.args(self.args.unwrap_or_default());
         if let Some(workdir) = self.workdir {
             request = request.workdir(workdir);
         }

@@ -20,7 +20,7 @@ pub(crate) fn asked(asked: SessionRequest) -> Result<splengine_core::SessionRequ
     } else if !asked.args.is_empty() {
         return Err(Failure::invalid("`args` need a `command`"));
     }
-    request = asked.args.into_iter().fold(request, |request, arg| request.arg(arg));
+    request = request.args(asked.args);
     if let Some(workdir) = asked.workdir {
         request = request.workdir(workdir);
     }

@@ -120,7 +120,7 @@ impl StepChecks {
         let command: Command = runner.command(&self.caller, step.request()).map_err(refused)?;
         let check = step.0.check.unwrap_or(default);
         let program = command.argv[0].clone();
-        let found = (program, command.workdir.clone(), step.0.env.clone(), check);
+        let found = (program, command.workdir.clone(), step.0.command.env.clone(), check);
         let is_new = self.seen.insert(found);
         Ok(is_new.then(|| Asked { step: id(), command, check }))
     }

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::outputs::Outputs;
-use crate::batch::plan::{PlanData, base64_text};
+use crate::batch::plan::PlanData;
+use crate::batch::step_record::base64_text;
 use crate::flat_dir::wipe;
 use crate::ids::BatchId;
 
@@ -35,7 +36,7 @@ impl Inputs {
     /// Takes them out of a plan; `None` where there are none.
     pub(crate) fn take(plan: &mut PlanData) -> Option<Self> {
         let take = |step: &mut crate::batch::Step| {
-            let env = std::mem::take(&mut step.0.env);
+            let env = std::mem::take(&mut step.0.command.env);
             // A variable that is set twice has one name.
             let names: BTreeSet<&String> = env.iter().map(|(name, _)| name).collect();
             step.0.env_names = names.into_iter().cloned().collect();
@@ -52,7 +53,7 @@ impl Inputs {
             return false;
         }
         for (step, StepInputs { env, stdin }) in plan.steps.iter_mut().zip(self.0) {
-            step.0.env = env;
+            step.0.command.env = env;
             step.0.env_names.clear();
             step.0.stdin = stdin;
         }

@@ -40,6 +40,7 @@ mod resume;
 mod salvaged;
 mod schedule;
 mod stdin;
+mod step_record;
 mod step_run;
 mod submit;
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::execute::{Background, Reason, Request, Stdin, Stream};
+use crate::execute::{
+    Background, CommandParts, CommandSpec, Reason, Request, Stdin, Stream, command_builders,
+};
 use crate::os::{LimitKind, Limits};
 use crate::quota::LargeWorkPermit;
 use crate::time::duration_millis;
@@ -44,8 +46,7 @@ pub struct BatchRequest {
 /// let clean = Step::new("make clean").after(["build", "report"]).run_if(RunIf::Always);
 /// # drop((build, report, clean));
 /// ```
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone)]
 pub struct Step(pub(crate) StepData);
 
 /// Condition under which a step runs: how the steps that it depends on have ended. A step that was not
@@ -150,61 +151,31 @@ pub(crate) struct PlanData {
     pub(crate) session_id: Option<String>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StepData {
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
-    pub(crate) command: String,
-    #[serde(skip_serializing_if = "is_default")]
-    pub(crate) use_shell: bool,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) args: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) workdir: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) env: Vec<(String, String)>,
-    #[serde(skip_serializing_if = "Option::is_none", with = "base64_text")]
+    pub(crate) command: CommandParts<String>,
     pub(crate) stdin: Option<Bytes>,
     /// Milliseconds, as all times here.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) idle_timeout: Option<u64>,
     /// Names of variables.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) mask: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output_limit: Option<u64>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) limits: BTreeMap<String, u64>,
     /// The session that it belongs to.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) session_id: Option<String>,
-    #[serde(skip_serializing_if = "is_default")]
-    pub(crate) keeps_background: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) depends_on: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) run_if: RunIf,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) retries: u32,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) retry_delay: u64,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) rerun_on_restart: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) retry_on: Option<RetryOn>,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) allow_failure: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) check: Option<StepCheck>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stdin_from: Option<StdinFrom>,
-    #[serde(skip_serializing_if = "is_default")]
     pub(crate) stdin_open: bool,
     /// The names of its variables, where these are kept apart.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) env_names: Vec<String>,
 }
 
@@ -375,15 +346,13 @@ impl Step {
 
     /// Asks for `command`, which is split into words by [`split_words`](crate::execute::split_words).
     pub fn new(command: impl Into<String>) -> Self {
-        Self(StepData { command: command.into(), ..StepData::default() })
+        CommandSpec::new(command).into()
     }
 
-    /// Has the command run by the engine's shell, as
-    /// [`Request::use_shell`](crate::Request::use_shell) says; default false.
-    #[must_use]
-    pub fn use_shell(mut self, use_shell: bool) -> Self {
-        self.0.use_shell = use_shell;
-        self
+    /// Asks for the command that consists of these words, verbatim, as
+    /// [`Request::argv`](crate::Request::argv) says.
+    pub fn argv(words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        CommandSpec::argv(words).into()
     }
 
     /// Sets the name of the step within the batch: 1 to 64 of `A-Z a-z 0-9 . _ -`, but not `.` or
@@ -391,27 +360,6 @@ impl Step {
     #[must_use]
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.0.id = Some(id.into());
-        self
-    }
-
-    /// Adds arguments, verbatim, after the command's words.
-    #[must_use]
-    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.0.args.extend(args.into_iter().map(Into::into));
-        self
-    }
-
-    /// Sets the directory to run the step in; default the batch's.
-    #[must_use]
-    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
-        self.0.workdir = Some(workdir.into());
-        self
-    }
-
-    /// Adds a variable to its environment.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.0.env.push((name.into(), value.into()));
         self
     }
 
@@ -457,13 +405,6 @@ impl Step {
     pub fn limits(mut self, limits: Limits) -> Self {
         let set = |kind: &LimitKind| Some((kind.name().to_owned(), limits.value(*kind)?));
         self.0.limits = LimitKind::ALL.iter().filter_map(set).collect();
-        self
-    }
-
-    /// Sets what becomes of background processes when the step exits by itself.
-    #[must_use]
-    pub fn background(mut self, background: Background) -> Self {
-        self.0.keeps_background = background == Background::Keep;
         self
     }
 
@@ -565,10 +506,11 @@ impl Step {
         self
     }
 
-    /// Returns the command of the step, as it was given.
+    /// Returns the command of the step, as it was given; of an [`argv`](Self::argv) the first word, quoted
+    /// where it has to be.
     #[must_use]
     pub fn command(&self) -> &str {
-        &self.0.command
+        self.0.command.text.as_deref().unwrap_or_default()
     }
 
     /// The id of the step in this place of a batch.
@@ -591,17 +533,17 @@ impl Step {
         let texts = |texts: &[String]| -> usize {
             texts.iter().map(|text| size_of::<String>() + PIECE_BYTES + text.len()).sum()
         };
-        let variables = data.env.iter().map(|(name, value)| {
+        let command = &data.command;
+        let variables = command.env.iter().map(|(name, value)| {
             size_of::<(String, String)>() + PIECE_BYTES + name.len() + value.len()
         });
         let codes = data.retry_on.as_ref().map_or(0, |on| on.exit_codes.len() * size_of::<i32>());
         PIECE_BYTES
-            + data.command.len()
-            + [&data.id, &data.workdir]
+            + [&command.text, &data.id, &command.workdir]
                 .map(|text| text.as_ref().map_or(0, String::len))
                 .iter()
                 .sum::<usize>()
-            + [&data.args, &data.mask, &data.env_names]
+            + [&command.args, &data.mask, &data.env_names]
                 .map(|list| texts(list))
                 .iter()
                 .sum::<usize>()
@@ -614,17 +556,16 @@ impl Step {
 
     /// The same without variables and standard input, which are not for the record.
     pub(crate) fn without_inputs(&self) -> Self {
-        let env_names = self.0.env.iter().map(|(name, _)| name.clone()).collect();
-        Self(StepData { env: Vec::new(), env_names, stdin: None, ..self.0.clone() })
+        let mut data = self.0.clone();
+        let env = std::mem::take(&mut data.command.env);
+        data.env_names = env.into_iter().map(|(name, _)| name).collect();
+        Self(StepData { stdin: None, ..data })
     }
 
     /// As a request for one run.
     pub(crate) fn request(&self) -> Request {
         let data = &self.0;
-        let mut request = Request::new(&data.command).args(data.args.iter().cloned());
-        request.use_shell = data.use_shell;
-        request.workdir = data.workdir.clone();
-        request.env = data.env.clone();
+        let mut request = Request::from(CommandSpec(data.command.clone()));
         request.timeout = data.timeout.map(Duration::from_millis);
         request.idle_timeout = data.idle_timeout.map(Duration::from_millis);
         request.mask = data.mask.clone();
@@ -636,9 +577,6 @@ impl Step {
                 None => limits,
             }
         });
-        if data.keeps_background {
-            request.background = Background::Keep;
-        }
         if let Some(stdin) = &data.stdin {
             request.stdin = Stdin::bytes(stdin.clone());
         }
@@ -646,29 +584,11 @@ impl Step {
     }
 }
 
-/// Bytes as text in Base64.
-pub(crate) mod base64_text {
-    use base64::Engine as _;
-    use base64::prelude::BASE64_STANDARD;
-    use bytes::Bytes;
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
+command_builders!(Step, String, 0.command);
 
-    pub(crate) fn serialize<S: Serializer>(
-        bytes: &Option<Bytes>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        match bytes {
-            Some(bytes) => serializer.serialize_some(&BASE64_STANDARD.encode(bytes)),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Bytes>, D::Error> {
-        let text = Option::<String>::deserialize(deserializer)?;
-        let bytes = text.map(|text| BASE64_STANDARD.decode(text)).transpose();
-        Ok(bytes.map_err(de::Error::custom)?.map(Bytes::from))
+impl From<CommandSpec> for Step {
+    fn from(spec: CommandSpec) -> Self {
+        Self(StepData { command: spec.0, ..StepData::default() })
     }
 }
 
@@ -676,6 +596,6 @@ pub(crate) mod base64_text {
 /// of the copies that stand in the plan, the record and what is written.
 const PIECE_BYTES: usize = 64;
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

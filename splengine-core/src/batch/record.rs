@@ -35,9 +35,9 @@ impl StepFacts {
         let data = step.0;
         Self {
             id,
-            command: data.command,
-            args: data.args,
-            workdir: data.workdir,
+            command: data.command.text.unwrap_or_default(),
+            args: data.command.args,
+            workdir: data.command.workdir,
             env: data.env_names,
             opens_stdin: data.stdin_open,
             allow_failure: data.allow_failure,

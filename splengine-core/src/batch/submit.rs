@@ -571,7 +571,7 @@ fn copied_bytes(place: Option<&SessionPlace>, plan: &PlanData) -> usize {
     let (present, env) = place.map_or((None, &[][..]), |(_, present, env)| (present.as_ref(), env));
     let variables: usize = env.iter().map(|(name, value)| name.len() + value.len()).sum();
     let workdir = plan.workdir.as_ref().or(present).map_or(0, String::len);
-    let without = plan.steps.iter().filter(|step| step.0.workdir.is_none()).count();
+    let without = plan.steps.iter().filter(|step| step.0.command.workdir.is_none()).count();
     variables.saturating_mul(plan.steps.len()).saturating_add(workdir.saturating_mul(without))
 }
 
@@ -583,12 +583,12 @@ fn settle(plan: &mut PlanData, place: Option<SessionPlace>) {
         workdir = workdir.or(present);
         for step in &mut plan.steps {
             step.0.session_id = Some(session_id.to_string());
-            step.0.env.splice(0..0, env.iter().cloned());
+            step.0.command.env.splice(0..0, env.iter().cloned());
         }
     }
     for step in &mut plan.steps {
-        if step.0.workdir.is_none() {
-            step.0.workdir.clone_from(&workdir);
+        if step.0.command.workdir.is_none() {
+            step.0.command.workdir.clone_from(&workdir);
         }
     }
 }

@@ -1,4 +1,4 @@
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -139,9 +139,14 @@ impl Command {
 }
 
 /// The memory, in bytes, that these words and variables take.
-pub(crate) fn command_bytes(argv: &[OsString], env: &[(String, String)]) -> usize {
-    let words = argv.iter().map(|word| size_of::<OsString>() + word.len());
+pub(crate) fn command_bytes(words: &[impl AsRef<OsStr>], env: &[(String, String)]) -> usize {
+    let words = words.iter().map(|word| size_of::<OsString>() + word.as_ref().len());
+    words.sum::<usize>() + env_bytes(env)
+}
+
+/// The memory, in bytes, that these variables take.
+pub(crate) fn env_bytes(env: &[(String, String)]) -> usize {
     let variables =
         env.iter().map(|(name, value)| size_of::<(String, String)>() + name.len() + value.len());
-    words.sum::<usize>() + variables.sum::<usize>()
+    variables.sum()
 }

@@ -1,6 +1,6 @@
 //! Requests, runs and their ends, and the trait `Execute` that runs commands.
 //!
-//! A [`Request`] says what to run. [`Engine::execute`](crate::Engine::execute) gives a [`Run`], of
+//! A [`Request`] says what to run; a [`CommandSpec`] says it for steps of batches and sessions, too. [`Engine::execute`](crate::Engine::execute) gives a [`Run`], of
 //! which the output comes as [`Event`]s or [as a whole](Run::capture), and which always ends with an
 //! [`End`].
 //!
@@ -13,6 +13,7 @@
 pub(crate) mod cancel;
 pub(crate) mod capture;
 mod command;
+mod command_spec;
 mod end;
 mod error;
 mod failure_scan;
@@ -31,8 +32,10 @@ mod traits;
 
 pub use crate::os::{ExitStatus, LimitKind, Limits, Signal, Usage};
 pub use cancel::Cancel;
-pub(crate) use command::command_bytes;
 pub use command::{Background, Command};
+pub(crate) use command::{command_bytes, env_bytes};
+pub use command_spec::CommandSpec;
+pub(crate) use command_spec::{CommandParts, command_builders};
 pub use end::{End, Exit, Gap, Reason};
 pub use error::ExecuteError;
 pub(crate) use error::{NOT_A_PATH, OUTSIDE_ROOT, PARENT_DIR};

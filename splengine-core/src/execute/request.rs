@@ -1,7 +1,8 @@
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::Duration;
 
-use crate::execute::{Background, Stdin, command_bytes, shell_words};
+use crate::execute::shell_words::{self, quoted};
+use crate::execute::{Background, CommandParts, CommandSpec, Stdin, command_builders, env_bytes};
 use crate::ids::SessionId;
 use crate::os::Limits;
 use crate::quota::LargeWorkPermit;
@@ -31,17 +32,10 @@ pub enum SlowReader {
 /// ```
 #[derive(Debug)]
 pub struct Request {
-    /// None is the engine's shell.
-    pub(crate) command: Option<OsString>,
-    /// The command is the first word, verbatim, instead of being split.
-    pub(crate) is_word: bool,
-    pub(crate) use_shell: bool,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) workdir: Option<String>,
+    pub(crate) command: CommandParts<OsString>,
     pub(crate) session_id: Option<String>,
     /// The session that it is part of, as was found out before.
     pub(crate) belongs_to: Option<SessionId>,
-    pub(crate) env: Vec<(String, String)>,
     pub(crate) server_env: Vec<(String, String)>,
     pub(crate) stdin: Stdin,
     pub(crate) timeout: Option<Duration>,
@@ -49,7 +43,6 @@ pub struct Request {
     pub(crate) mask: Vec<String>,
     pub(crate) output_limit: Option<u64>,
     pub(crate) limits: Limits,
-    pub(crate) background: Background,
     pub(crate) slow_reader: SlowReader,
     pub(crate) permit: Option<LargeWorkPermit>,
 }
@@ -67,13 +60,14 @@ impl Request {
 
     /// Asks for `command`, which is split into words by [`split_words`](crate::execute::split_words).
     pub fn new(command: impl Into<OsString>) -> Self {
-        Self { command: Some(command.into()), ..Self::shell() }
+        Self { command: CommandParts::new(command), ..Self::shell() }
     }
 
     /// Asks for the command that consists of these words, verbatim: the program, or what the engine's
     /// [program](crate::engine::EngineBuilder::program) takes for its first argument, and further
-    /// arguments. It takes an `argv` as it is: nothing has to be quoted. Without a word it is refused
-    /// like an empty command.
+    /// arguments. It takes an `argv` as it is: nothing has to be quoted. Where the command is told, as in
+    /// [`ExecutionInfo`](crate::engine::ExecutionInfo), its first word is quoted if it has to be. Without a
+    /// word it is refused like an empty command.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
@@ -89,10 +83,7 @@ impl Request {
     /// # }
     /// ```
     pub fn argv(words: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        let mut words = words.into_iter();
-        let first = words.next().map(Into::into);
-        let is_word = first.is_some();
-        Self { command: Some(first.unwrap_or_default()), is_word, ..Self::shell() }.args(words)
+        Self { command: CommandParts::argv(words, quoted), ..Self::shell() }
     }
 
     /// Asks for the shell that [sessions](crate::session::SessionPolicy::shell) begin with, without a
@@ -116,14 +107,9 @@ impl Request {
     #[must_use]
     pub fn shell() -> Self {
         Self {
-            command: None,
-            is_word: false,
-            use_shell: false,
-            args: Vec::new(),
-            workdir: None,
+            command: CommandParts::default(),
             session_id: None,
             belongs_to: None,
-            env: Vec::new(),
             server_env: Vec::new(),
             stdin: Stdin::null(),
             timeout: None,
@@ -131,35 +117,9 @@ impl Request {
             mask: Vec::new(),
             output_limit: None,
             limits: Limits::default(),
-            background: Background::default(),
             slow_reader: SlowReader::default(),
             permit: None,
         }
-    }
-
-    /// Has the command run by the shell that [sessions](crate::session::SessionPolicy::shell) begin with
-    /// (`shell -c command`), instead of being split into words; default false. Arguments are appended to
-    /// it as further words, verbatim (as `"$@"`). The engine's [program](crate::engine::EngineBuilder::program) does not stand in
-    /// front of it, but its directory comes first on the `PATH`. Refused unless the engine
-    /// [allows it](crate::engine::EngineBuilder::shell_commands); the caller needs
-    /// [`Scope::Sessions`](crate::Scope::Sessions) as well.
-    ///
-    /// ```
-    /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
-    ///
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let engine = Engine::builder(LocalExecutor::new(".")?).shell_commands(true).build()?;
-    /// let alice = Caller::new("alice")?.with_all_scopes();
-    /// let request = Request::new("echo hello | tr a-z").use_shell(true).arg("A-Z");
-    /// assert_eq!(engine.execute(&alice, request).await?.capture().await.stdout, "HELLO\n");
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn use_shell(mut self, use_shell: bool) -> Self {
-        self.use_shell = use_shell;
-        self
     }
 
     /// Sets the permit under which the request was read: the engine also checks the request under it,
@@ -174,51 +134,13 @@ impl Request {
     /// About the memory, in bytes, of its words and variables.
     pub(crate) fn bytes(&self) -> usize {
         let masked = self.mask.iter().map(|name| size_of::<String>() + name.len()).sum::<usize>();
-        let server_env = command_bytes(&[], &self.server_env);
-        self.command.as_deref().map_or(0, OsStr::len)
-            + command_bytes(&self.args, &self.env)
-            + server_env
-            + masked
-    }
-
-    /// Adds one argument, verbatim, after the command's words.
-    #[must_use]
-    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
-        self
-    }
-
-    /// Adds arguments, verbatim, after the command's words; at most [`MAX_ARGS`](Self::MAX_ARGS).
-    #[must_use]
-    pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
-        let args = args.into_iter().map(Into::into);
-        // So collected, a list of texts is taken over as it is.
-        match self.args.is_empty() {
-            true => self.args = args.collect(),
-            false => self.args.extend(args),
-        }
-        self
-    }
-
-    /// Sets the directory to run the command in; default root. An absolute path is taken below
-    /// root, unless it begins with root itself.
-    #[must_use]
-    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
-        self.workdir = Some(workdir.into());
-        self
+        self.command.bytes() + env_bytes(&self.server_env) + masked
     }
 
     /// Runs it in the present directory and environment of this session.
     #[must_use]
     pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
         self.session_id = Some(session_id.into());
-        self
-    }
-
-    /// Adds a variable to its environment; at most [`MAX_VARIABLES`](Self::MAX_VARIABLES).
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
         self
     }
 
@@ -315,17 +237,18 @@ impl Request {
         self
     }
 
-    /// Sets what becomes of background processes when the command exits by itself.
-    #[must_use]
-    pub fn background(mut self, background: Background) -> Self {
-        self.background = background;
-        self
-    }
-
     /// Sets what happens when the output is read too slowly.
     #[must_use]
     pub fn slow_reader(mut self, slow_reader: SlowReader) -> Self {
         self.slow_reader = slow_reader;
         self
+    }
+}
+
+command_builders!(Request, OsString, command);
+
+impl From<CommandSpec> for Request {
+    fn from(spec: CommandSpec) -> Self {
+        Self { command: spec.0.into_os(), ..Self::shell() }
     }
 }

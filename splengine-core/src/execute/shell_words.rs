@@ -112,6 +112,25 @@ pub(crate) fn drop_exec(words: &mut Vec<OsString>) {
     }
 }
 
+/// Quotes a word where it has to be, so that it is split into itself, and is one word to a shell.
+pub(super) fn quoted(word: OsString) -> OsString {
+    OsString::from_vec(quoted_bytes(word.into_vec()))
+}
+
+/// The same of a text.
+pub(super) fn quoted_text(word: String) -> String {
+    String::from_utf8(quoted_bytes(word.into_bytes())).expect("only ASCII is put into it")
+}
+
+fn quoted_bytes(word: Vec<u8>) -> Vec<u8> {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-./+:@%,".contains(byte);
+    if !word.is_empty() && word.iter().all(is_plain) {
+        return word;
+    }
+    let inner = word.split(|byte| *byte == b'\'').collect::<Vec<_>>().join(br"'\''".as_slice());
+    [b"'", inner.as_slice(), b"'"].concat()
+}
+
 fn after_blanks(text: &[u8]) -> &[u8] {
     let blanks = text.iter().take_while(|byte| BLANKS.contains(byte)).count();
     &text[blanks..]
@@ -222,14 +241,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quoted_words_come_back(words in prop::collection::vec(".*", 0..8)) {
-            let text = words
-                .iter()
-                .map(|word| format!("'{}'", word.replace('\'', r"'\''")))
-                .collect::<Vec<_>>()
-                .join(" ");
+        fn quoted_words_come_back(words in prop::collection::vec("(?s).*", 0..8)) {
+            let text = words.iter().cloned().map(quoted_text).collect::<Vec<_>>().join(" ");
             let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
             prop_assert_eq!(split_words(&text), Ok(words));
+        }
+
+        #[test]
+        fn quoted_bytes_come_back(word: Vec<u8>) {
+            let word = OsString::from_vec(word);
+            prop_assert_eq!(split_words(&quoted(word.clone())), Ok(vec![word]));
         }
 
         #[test]

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::auth::Caller;
 use crate::execute::cancel::CancelSource;
 use crate::execute::stdin::StdinSource;
-use crate::execute::{ExecuteError, Request, Run};
+use crate::execute::{CommandParts, ExecuteError, Request, Run};
 use crate::ids::{ExecutionId, SessionId};
 use crate::quota::{MIN_COUNTED_BYTES, held_with};
 use crate::run::admission::{Offered, QueueSlot, RunPermit};
@@ -64,7 +64,7 @@ impl Runner {
         let mut terms = self.resolve(caller, session, &mut request)?;
         self.hold_input(caller, &mut terms, &mut request)?;
         // What is left of them takes memory, and time to drop.
-        (request.command, request.permit) = (None, None);
+        (request.command, request.permit) = (CommandParts::default(), None);
         Ok(Checked { terms, request, shown })
     }
 

@@ -100,10 +100,10 @@ impl Executions {
 
     /// The beginnings of a command and its arguments, which are shown.
     pub(crate) fn shown(request: &Request) -> (String, Vec<String>) {
-        let command = request.command.as_deref().unwrap_or_default().to_string_lossy();
+        let command = request.command.text.as_deref().unwrap_or_default().to_string_lossy();
         let mut left = MAX_SHOWN_CHARS;
         let mut args = Vec::new();
-        for arg in &request.args {
+        for arg in &request.command.args {
             if left == 0 {
                 break;
             }

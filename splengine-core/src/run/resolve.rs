@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::auth::{Caller, Scope};
 use crate::error::Field;
 use crate::execute::mask::Secrets;
-use crate::execute::{Command, ExecuteError, Request, check_words, split_words};
+use crate::execute::{Command, CommandParts, ExecuteError, Request, check_words, split_words};
 use crate::ids::SessionId;
 use crate::names::any_names;
 use crate::os::{LimitKind, Limits};
@@ -41,20 +41,19 @@ impl Runner {
         session: Option<SessionPlace>,
         request: &mut Request,
     ) -> Result<Terms, ExecuteError> {
-        check_counts(request.args.len(), request.env.len())?;
+        check_counts(&request.command)?;
         check_count(Field::Mask, request.mask.len(), Request::MAX_MASKED_VARIABLES)?;
         let policy = &self.policy;
-        let mut words = match request.command.as_deref() {
-            Some(command) if request.use_shell => {
-                self.shell_command(caller, command, !request.args.is_empty())?
+        let is_shell = request.command.use_shell || request.command.text.is_none();
+        let words = match self.words(caller, &mut request.command)? {
+            Some(words) => words,
+            None => {
+                let mut shell = self.shell_words(caller)?;
+                shell.append(&mut request.command.args);
+                shell
             }
-            Some(program) if request.is_word => vec![program.to_owned()],
-            Some(command) => split_words(command)?,
-            None => self.shell_words(caller)?,
         };
-        let is_shell = request.use_shell || request.command.is_none();
-        words.append(&mut request.args);
-        check_env(&request.env, policy.request_env.as_deref())?;
+        check_env(&request.command.env, policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
         let timeout = check_time(Field::Timeout, request.timeout, policy.max_timeout)?;
         let times = Times {
@@ -74,18 +73,18 @@ impl Runner {
             let belongs_to = request.belongs_to.take();
             (belongs_to.unwrap_or_else(|| SessionId::new(caller.user())), None, Vec::new())
         });
-        env.append(&mut request.env);
+        env.append(&mut request.command.env);
         env.append(&mut request.server_env);
         let secrets = secrets(&request.mask, &env)?;
         env.push((SESSION_VARIABLE.to_owned(), session_id.as_str().to_owned()));
         let command = Command {
             argv: if is_shell { checked(words)? } else { policy.program.argv(words)? },
-            workdir: request.workdir.take().or(present_dir),
+            workdir: request.command.workdir.take().or(present_dir),
             env,
             user: caller.user().clone(),
             session_id,
             limits,
-            background: request.background,
+            background: request.command.background,
             terminal_modes: TerminalModes::default(),
             tty_variable: None,
             path_first: if is_shell { policy.program.directory() } else { None },
@@ -127,8 +126,24 @@ impl Runner {
         Ok(self.shell().iter().map(OsString::from).collect())
     }
 
+    /// The words of a command with its arguments, which are taken out of it; `None` where it names none.
+    pub(crate) fn words(
+        &self,
+        caller: &Caller,
+        command: &mut CommandParts<OsString>,
+    ) -> Result<Option<Vec<OsString>>, ExecuteError> {
+        let Some(text) = &command.text else { return Ok(None) };
+        let mut words = if command.use_shell {
+            self.shell_command(caller, text, !command.args.is_empty())?
+        } else {
+            split_words(text)?
+        };
+        words.append(&mut command.args);
+        Ok(Some(words))
+    }
+
     /// The words of a shell that runs `command`, to which arguments are still to be added.
-    pub(crate) fn shell_command(
+    fn shell_command(
         &self,
         caller: &Caller,
         command: &OsStr,
@@ -243,9 +258,9 @@ fn secrets(
 }
 
 /// Refuses more arguments and variables than a request may bring.
-pub(crate) fn check_counts(args: usize, variables: usize) -> Result<(), ExecuteError> {
-    check_count(Field::Args, args, Request::MAX_ARGS)?;
-    check_count(Field::Env, variables, Request::MAX_VARIABLES)
+pub(crate) fn check_counts(command: &CommandParts<OsString>) -> Result<(), ExecuteError> {
+    check_count(Field::Args, command.args.len(), Request::MAX_ARGS)?;
+    check_count(Field::Env, command.env.len(), Request::MAX_VARIABLES)
 }
 
 fn check_count(field: Field, count: usize, max: usize) -> Result<(), ExecuteError> {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::error::Field;
-use crate::execute::{Command, ExecuteError, command_bytes, drop_exec, split_words};
+use crate::execute::{Command, ExecuteError, command_bytes, drop_exec};
 use crate::ids::{SessionId, random_text};
 use crate::run::{SESSION_VARIABLE, check_counts, check_env};
 use crate::screen::Screen;
@@ -44,31 +44,25 @@ impl Sessions {
         };
         let (saved, stored) =
             source.map(|StoredSession { record, screen, turn }| (record, (screen, turn))).unzip();
-        check_counts(request.args.len(), request.env.len())?;
-        check_env(&request.env, runner.policy.request_env.as_deref())?;
+        check_counts(&request.command)?;
+        check_env(&request.command.env, runner.policy.request_env.as_deref())?;
         check_env(&request.server_env, None)?;
         let tty = request.tty_variable.iter().map(|name| (name.clone(), String::new()));
         check_env(&tty.collect::<Vec<_>>(), None)?;
         let name = checked_name(request.name.or_else(|| saved.as_ref()?.name.clone()))?;
-        let argv = match (&request.command, &saved) {
-            (Some(command), _) => {
-                let (args, shell) = (std::mem::take(&mut request.args), request.use_shell);
-                let (runner, caller, command) =
-                    (Arc::clone(runner), caller.clone(), command.clone());
-                let words = move || {
-                    let mut words = if shell {
-                        runner.shell_command(&caller, &command, !args.is_empty())?
-                    } else {
-                        split_words(&command).map_err(ExecuteError::from)?
-                    };
-                    words.extend(args);
-                    drop_exec(&mut words);
-                    check_words(&words)?;
-                    Ok::<_, SessionError>(words)
-                };
-                permit.run(words).await.map_err(ExecuteError::from)??
+        let (resolver, asker, mut command) = (Arc::clone(runner), caller.clone(), request.command);
+        let split = move || {
+            let mut words = resolver.words(&asker, &mut command)?;
+            if let Some(words) = &mut words {
+                drop_exec(words);
+                check_words(words)?;
             }
-            (None, _) if !request.args.is_empty() => {
+            Ok::<_, SessionError>((words, command))
+        };
+        let (words, command) = permit.run(split).await.map_err(ExecuteError::from)??;
+        let argv = match (words, &saved) {
+            (Some(words), _) => words,
+            (None, _) if !command.args.is_empty() => {
                 let problem = "are given without a `command` to give them to".to_owned();
                 return Err(SessionError::Malformed { field: Field::Args, problem });
             }
@@ -79,9 +73,9 @@ impl Sessions {
         drop(permit);
         let size = request.size.or_else(|| saved.as_ref().map(Record::size)).unwrap_or_default();
         let mut env = saved.as_ref().map(|saved| saved.env.clone()).unwrap_or_default();
-        env.extend(request.env);
+        env.extend(command.env);
         env.extend(request.server_env);
-        let workdir = request.workdir.or_else(|| saved.as_ref()?.workdir.clone());
+        let workdir = command.workdir.or_else(|| saved.as_ref()?.workdir.clone());
         let id = SessionId::new(caller.user());
         let launch = Launch {
             _held: registry.hold_command(caller.user(), command_bytes(&argv, &env))?,
@@ -102,7 +96,7 @@ impl Sessions {
             user: caller.user().clone(),
             session_id: id.clone(),
             limits: runner.policy.default_limits.or(runner.policy.max_limits),
-            background: request.background,
+            background: command.background,
             grace: runner.policy.grace,
             path_first: runner.policy.program.directory(),
             terminal_modes: request.modes,

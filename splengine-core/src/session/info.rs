@@ -1,10 +1,10 @@
 //! What callers see of sessions, and requests for them.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::time::SystemTime;
 
 use crate::auth::Access;
-use crate::execute::{Background, command_bytes};
+use crate::execute::{Background, CommandParts, CommandSpec, command_builders, env_bytes};
 use crate::ids::{SavedId, SessionId, ShareId};
 use crate::os::ExitStatus;
 use crate::quota::LargeWorkPermit;
@@ -118,17 +118,12 @@ pub struct ShareInfo {
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct SessionRequest {
-    pub(crate) command: Option<OsString>,
-    pub(crate) use_shell: bool,
+    pub(crate) command: CommandParts<OsString>,
     pub(crate) login_shell: bool,
-    pub(crate) args: Vec<OsString>,
-    pub(crate) workdir: Option<String>,
-    pub(crate) env: Vec<(String, String)>,
     pub(crate) server_env: Vec<(String, String)>,
     pub(crate) size: Option<Size>,
     pub(crate) modes: TerminalModes,
     pub(crate) tty_variable: Option<String>,
-    pub(crate) background: Background,
     pub(crate) name: Option<String>,
     pub(crate) restore: Option<String>,
     pub(crate) permit: Option<LargeWorkPermit>,
@@ -153,16 +148,14 @@ impl SessionRequest {
 
     /// About the memory, in bytes, of its words and variables.
     pub(crate) fn bytes(&self) -> usize {
-        self.command.as_deref().map_or(0, OsStr::len)
-            + command_bytes(&self.args, &self.env)
-            + command_bytes(&[], &self.server_env)
+        self.command.bytes() + env_bytes(&self.server_env)
     }
 
     /// Sets another command than the shell, which is split into words by
     /// [`split_words`](crate::execute::split_words).
     #[must_use]
     pub fn command(mut self, command: impl Into<OsString>) -> Self {
-        self.command = Some(command.into());
+        self.command.text = Some(command.into());
         self
     }
 
@@ -173,35 +166,6 @@ impl SessionRequest {
     #[must_use]
     pub fn login_shell(mut self, is_login_shell: bool) -> Self {
         self.login_shell = is_login_shell;
-        self
-    }
-
-    /// Has the [command](Self::command) run by the engine's shell, as
-    /// [`Request::use_shell`](crate::Request::use_shell) says; default false.
-    #[must_use]
-    pub fn use_shell(mut self, use_shell: bool) -> Self {
-        self.use_shell = use_shell;
-        self
-    }
-
-    /// Adds an argument, verbatim.
-    #[must_use]
-    pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
-        self.args.push(arg.into());
-        self
-    }
-
-    /// Sets the directory that the session begins in; default root.
-    #[must_use]
-    pub fn workdir(mut self, workdir: impl Into<String>) -> Self {
-        self.workdir = Some(workdir.into());
-        self
-    }
-
-    /// Adds a variable to its environment.
-    #[must_use]
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
         self
     }
 
@@ -237,15 +201,6 @@ impl SessionRequest {
         self
     }
 
-    /// Sets what becomes of the processes that its program leaves in the background when it exits by
-    /// itself; default [`Background::Kill`]. Those that stay lose their terminal, and survive that only
-    /// if they ignore SIGHUP or have left the terminal (nohup, setsid), as elsewhere.
-    #[must_use]
-    pub fn background(mut self, background: Background) -> Self {
-        self.background = background;
-        self
-    }
-
     /// Sets the name of the session, at most 200 characters.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -259,5 +214,13 @@ impl SessionRequest {
     pub fn restore(mut self, saved: impl Into<String>) -> Self {
         self.restore = Some(saved.into());
         self
+    }
+}
+
+command_builders!(SessionRequest, OsString, command);
+
+impl From<CommandSpec> for SessionRequest {
+    fn from(spec: CommandSpec) -> Self {
+        Self { command: spec.0.into_os(), ..Self::new() }
     }
 }

@@ -8,6 +8,7 @@ mod batch_streams;
 mod batches;
 mod build;
 mod capture_bounds;
+mod command_specs;
 #[cfg(feature = "testing")]
 mod conformance;
 mod connections;

@@ -207,7 +207,7 @@ impl Inbound {
                 if let Some(command) = command {
                     request = request.command(command);
                 }
-                request = args.into_iter().flatten().fold(request, SessionRequest::arg);
+                request = request.args(args.into_iter().flatten());
                 if let Some(workdir) = workdir {
                     request = request.workdir(workdir);
                 }

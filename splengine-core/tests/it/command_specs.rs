@@ -1,0 +1,131 @@
+use std::os::unix::fs::PermissionsExt as _;
+
+use splengine_core::auth::Access;
+use splengine_core::batch::BatchPolicy;
+use splengine_core::execute::Background;
+use splengine_core::session::Attach;
+use splengine_core::store::MemoryStore;
+use splengine_core::{
+    BatchRequest, Caller, CommandSpec, Engine, LocalExecutor, Request, SessionRequest, Step,
+};
+use tempfile::TempDir;
+
+use crate::sessions::read_until;
+use crate::support::{caller, text};
+
+struct Bench {
+    engine: Engine,
+    alice: Caller,
+    root: TempDir,
+}
+
+fn bench() -> Bench {
+    let root = tempfile::tempdir().expect("a directory");
+    let batches = BatchPolicy::new(MemoryStore::new(), root.path().join("runtime/batches"));
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let builder = Engine::builder(executor).shell_commands(true).batches(batches);
+    Bench { engine: builder.build().expect("built"), alice: caller("alice"), root }
+}
+
+impl Bench {
+    async fn run(&self, spec: CommandSpec) -> String {
+        let run = self.engine.execute(&self.alice, Request::from(spec)).await.expect("starts");
+        text(&run.capture().await.stdout).to_owned()
+    }
+
+    async fn run_as_step(&self, spec: CommandSpec) -> String {
+        let batches = self.engine.batches();
+        let request = BatchRequest::new().step(Step::from(spec));
+        let submitted = batches.submit(&self.alice, request, None).await.expect("accepted");
+        let id = submitted.record.info.id;
+        batches.wait(&self.alice, &id).await.expect("over");
+        let mut results = batches.results(&self.alice, &id).await.expect("results");
+        text(&results.steps.remove(0).stdout).to_owned()
+    }
+
+    /// Fails unless a session with this program prints it.
+    async fn check_session(&self, spec: CommandSpec, printed: &str) {
+        let sessions = self.engine.sessions();
+        let request = SessionRequest::from(spec);
+        let session = sessions.create(&self.alice, request).await.expect("starts");
+        let attached = sessions.attach(&self.alice, &session.id, Attach::new(Access::Control));
+        read_until(&mut attached.expect("attaches"), printed).await;
+    }
+
+    /// What each of the three answers to it, in this order.
+    async fn refusals(&self, spec: CommandSpec) -> [String; 3] {
+        let (engine, alice) = (&self.engine, &self.alice);
+        let batch = BatchRequest::new().step(Step::from(spec.clone()));
+        let run = engine.execute(alice, Request::from(spec.clone())).await.expect_err("refused");
+        let batch = engine.batches().submit(alice, batch, None).await.expect_err("refused");
+        let session = engine.sessions().create(alice, SessionRequest::from(spec)).await;
+        [run.to_string(), batch.to_string(), session.expect_err("refused").to_string()]
+    }
+}
+
+#[tokio::test]
+async fn a_run_a_step_and_a_session_do_the_same() {
+    let bench = bench();
+    let below = bench.root.path().join("below");
+    std::fs::create_dir(&below).expect("made");
+    let script = below.join("it's a script; $0");
+    let words = "#!/bin/sh\nprintf '%s, %s|' \"$GREETING\" \"$@\"\nbasename \"$PWD\"";
+    std::fs::write(&script, words).expect("written");
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
+    let set = |spec: CommandSpec| spec.workdir("below").env("GREETING", "hello");
+    let argv = CommandSpec::argv(["./it's a script; $0", "a; b"]);
+    for (spec, printed) in [
+        (CommandSpec::new("printf '%s|' 'a b'").args(["c  d", "*"]).arg("'e'"), "a b|c  d|*|'e'|"),
+        (CommandSpec::new("printenv GREETING"), "hello"),
+        (CommandSpec::new("echo $GREETING | tr a-z").use_shell(true).arg("A-Z"), "HELLO"),
+        (argv.clone(), "hello, a; b|below"),
+        (argv.use_shell(true), "hello, a; b|below"),
+    ] {
+        let spec = set(spec);
+        assert_eq!(bench.run(spec.clone()).await.trim_end(), printed);
+        assert_eq!(bench.run_as_step(spec.clone()).await.trim_end(), printed);
+        bench.check_session(spec, printed).await;
+    }
+}
+
+#[tokio::test]
+async fn a_run_a_step_and_a_session_are_refused_for_the_same() {
+    let bench = bench();
+    let many = |count: usize| (0..count).map(|n| n.to_string());
+    let variables = many(Request::MAX_VARIABLES + 1)
+        .fold(CommandSpec::new("true"), |spec, n| spec.env(format!("V{n}"), ""));
+    for (spec, words) in [
+        (CommandSpec::new("true").env("A=B", ""), "has the name \"A=B\""),
+        (CommandSpec::new("true").args(many(Request::MAX_ARGS + 1)), "over the maximum of 131072"),
+        (variables, "over the maximum of 16384"),
+        (CommandSpec::new("a; b"), "`;` outside of quotes"),
+        (CommandSpec::new(" ").use_shell(true), "is empty"),
+        (CommandSpec::argv(["a\0b"]), "NUL byte"),
+        (CommandSpec::new("true").workdir("none"), "none"),
+    ] {
+        for refusal in bench.refusals(spec).await {
+            assert!(refusal.contains(words), "{refusal}");
+        }
+    }
+    for empty in [CommandSpec::argv([""; 0]), CommandSpec::argv([""]), CommandSpec::new("")] {
+        bench.refusals(empty).await;
+    }
+}
+
+/// As every version has written it, in this order, of which sums of idempotency keys are made.
+const STORED: &str = r#"{"id":"a","command":"make 'x y'","useShell":true,"args":["all"],"workdir":"src","env":[["A","1"]],"stdin":"aGk=","timeout":1,"idleTimeout":2,"mask":["A"],"outputLimit":3,"limits":{"memory":4},"sessionId":"s","keepsBackground":true,"dependsOn":["b"],"runIf":"always","retries":5,"retryDelay":6,"rerunOnRestart":true,"retryOn":{"exitCodes":[7],"reasons":["timed_out"]},"allowFailure":true,"check":"late","stdinFrom":{"step":"b","isStderr":true,"ranIn":{"batch":"c","place":8}},"stdinOpen":true,"envNames":["B"]}"#;
+
+#[test]
+fn the_stored_form_of_a_step_stays() {
+    let written = |step: &Step| serde_json::to_string(step).expect("text");
+    let read = |stored: &str| serde_json::from_str::<Step>(stored).expect("a step");
+    assert_eq!(written(&read(STORED)), STORED);
+    for short in ["{}", r#"{"command":""}"#] {
+        assert_eq!(written(&read(short)), r#"{"command":""}"#);
+    }
+    let spec = CommandSpec::argv(["it's", "b"]).workdir("c").env("D", "e").use_shell(true);
+    assert_eq!(
+        written(&Step::from(spec.background(Background::Keep))),
+        r#"{"command":"'it'\\''s'","useShell":true,"args":["b"],"workdir":"c","env":[["D","e"]],"keepsBackground":true}"#
+    );
+}
