@@ -110,6 +110,15 @@ impl Context {
         self.parse_queue.parse(key, message.hash, text, wait).await
     }
 
+    /// What a client is known by that shows `shown`.
+    pub(crate) fn or_of_connection(
+        &self,
+        shown: Credentials,
+        source: &CredentialSource,
+    ) -> Credentials {
+        shown.or_of_connection(source, &self.authenticator)
+    }
+
     /// Who asks, by what they showed.
     pub(crate) async fn caller(
         &self,

@@ -30,7 +30,10 @@
 //! # How it fits in
 //!
 //! A call is one operation of the engine, on commands, batches, sessions or files. Credentials are in
-//! the call's metadata (`spl-authorization`), over HTTP also in the header `Authorization`.
+//! the call's metadata (`spl-authorization`), over HTTP also in the header `Authorization`. Where a call shows
+//! none, its client may be known by the connection: by the certificate that TLS has verified,
+//! or by the uid of a process behind a UNIX socket, if the
+//! [authenticator](splengine_core::auth::Authenticator::accepts) accepts that.
 //! [`AvroService`] is the server over HTTP alone, as a `tower::Service` to be nested in another
 //! server.
 //!

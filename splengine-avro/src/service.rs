@@ -16,7 +16,7 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use splengine_core::auth::{AuthorizationError, CredentialSource, Credentials};
+use splengine_core::auth::{AuthorizationError, ClientCertificate, CredentialSource, Credentials};
 use splengine_core::net::{Activity, ConnectionHandle, HttpBounds, OriginPolicy, PeerAddress};
 use splengine_core::quota::{GatherError, GatherLimits, MemoryError};
 use splengine_core::{Caller, ErrorKind};
@@ -36,11 +36,12 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// The Avro RPC server over HTTP as a [`tower::Service`], to be nested in a stack of one's own: `POST
 /// /` and `POST /avro` take calls, `GET /avro/protocol` gives the protocol's text. Cheap to clone,
 /// always ready, and never fails. A request that carries a [`Caller`] among its extensions was
-/// authenticated by the server around this one.
+/// authenticated by the server around this one. A [`ClientCertificate`] among them is one that the server
+/// around has verified.
 ///
 /// A request must name one host. Credentials in its head are checked before its body is read, and
-/// refused with 401. If credentials are required and the head has none, they must be in the call's
-/// metadata, and the body may have 512 KiB.
+/// refused with 401. If credentials are required and neither the head nor the connection has any that are
+/// valid, they must be in the call's metadata, and the body may have 512 KiB.
 ///
 /// ```
 /// use http_body_util::{BodyExt as _, Empty};
@@ -131,7 +132,12 @@ where
         "/" | "/avro" if request.method() == Method::POST => {
             let (parts, body) = request.into_parts();
             let body = Lingering::new(&parts.headers, body);
-            check_origin(&parts)?;
+            let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
+            let certificate = parts.extensions.get::<ClientCertificate>();
+            let source =
+                CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip), certificate);
+            let of_connection = responder.or_of_connection(Credentials::None, &source);
+            check_origin(&parts, &of_connection)?;
             let kind = parts.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
             let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default().trim();
             if !kind.eq_ignore_ascii_case(BINARY) {
@@ -142,28 +148,30 @@ where
                 let problem = "Content-Encoding must be left out here";
                 return Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, problem));
             }
-            let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
-            let source = CredentialSource::of_request("avro", found, peer.map(|peer| peer.ip));
             let connection = parts.extensions.get::<ConnectionHandle>().cloned();
             let caller = parts.extensions.get::<Caller>().cloned();
             // Before the body is read.
-            let (by_head, sender) = match (&caller, credentials(&parts.headers)?) {
-                (Some(_), _) => (None, Sender::Recognised),
-                (None, Some(shown)) => {
-                    let recognised = responder.caller(shown, &source).await.map_err(Refusal::of)?;
-                    if let Some(connection) = &connection {
-                        connection.set_authenticated(&recognised);
+            let in_head = credentials(&parts.headers)?;
+            let (by_head, sender) = if caller.is_some() {
+                (None, Sender::Recognised)
+            } else {
+                let is_in_head = in_head.is_some();
+                let shown = in_head.unwrap_or(of_connection);
+                let is_anonymous = matches!(shown, Credentials::None);
+                match responder.caller(shown, &source).await {
+                    Ok(_) if is_anonymous => (None, Sender::Anonymous),
+                    Ok(recognised) => {
+                        if let Some(connection) = &connection {
+                            connection.set_authenticated(&recognised);
+                        }
+                        (Some(recognised), Sender::Recognised)
                     }
-                    (Some(recognised), Sender::Recognised)
-                }
-                // Unless it is let in without, what it shows is in the message.
-                (None, None) => match responder.caller(Credentials::None, &source).await {
-                    Ok(_) => (None, Sender::Anonymous),
-                    Err(failure) if failure.code == ErrorCode::Unauthenticated => {
+                    // Unless it is let in without, what it shows is in the message.
+                    Err(failure) if failure.code == ErrorCode::Unauthenticated && !is_in_head => {
                         (None, Sender::Unknown)
                     }
                     Err(failure) => return Err(Refusal::of(failure)),
-                },
+                }
             };
             let recognised = caller.as_ref().or(by_head.as_ref());
             let (message, memory) = read(responder, body, sender, recognised).await?;
@@ -415,13 +423,14 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
 }
 
 /// A page that a browser has open may send requests to any address that the browser reaches.
-fn check_origin(parts: &http::request::Parts) -> Result<(), Refusal> {
+fn check_origin(parts: &http::request::Parts, of_connection: &Credentials) -> Result<(), Refusal> {
     let Some(origin) = parts.headers.get(ORIGIN) else { return Ok(()) };
     let host = parts.uri.authority().map(Authority::as_str);
     let host = host.or_else(|| parts.headers.get(HOST).and_then(|host| host.to_str().ok()));
     let policy = OriginPolicy::new();
     // Under anybody's name it would be let in for nothing but that.
-    let has_credentials = parts.headers.contains_key(AUTHORIZATION);
+    let has_credentials =
+        parts.headers.contains_key(AUTHORIZATION) || !of_connection.are_open_to_rebinding();
     if policy.is_allowed(origin.to_str().unwrap_or_default(), host)
         && (has_credentials || policy.is_anonymous_allowed(host))
     {

@@ -5,7 +5,7 @@ use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use splengine_core::Caller;
-use splengine_core::auth::{CredentialSource, Credentials};
+use splengine_core::auth::{ClientCertificate, CredentialSource, Credentials};
 use splengine_core::net::{ConnectionHandle, PeerAddress};
 
 use crate::context::Context;
@@ -43,11 +43,14 @@ impl Context {
         }
         let values = parts.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
         let credentials = Credentials::from_authorization(values)?;
-        let is_anonymous = matches!(credentials, Credentials::None);
         let (found, peer) = (parts.extensions.get(), parts.extensions.get::<PeerAddress>());
-        let source = CredentialSource::of_request("http", found, peer.map(|peer| peer.ip));
+        let certificate = parts.extensions.get::<ClientCertificate>();
+        let source =
+            CredentialSource::of_request("http", found, peer.map(|peer| peer.ip), certificate);
+        let credentials = credentials.or_of_connection(&source, &self.authenticator);
+        let is_open_to_rebinding = credentials.are_open_to_rebinding();
         let caller = self.engine.authenticate(&self.authenticator, credentials, &source).await?;
-        if is_anonymous {
+        if is_open_to_rebinding {
             self.check_name(parts)?;
         }
         Ok(caller)

@@ -43,7 +43,9 @@
 //! is the same service without a listener and its bounds, to be nested in an axum router or any tower
 //! stack, at any path. A request that carries a [`Caller`](splengine_core::Caller) among its extensions
 //! was authenticated by the server around the service; where all are, give the builder a
-//! [`HostAuthenticator`](splengine_core::auth::HostAuthenticator), which refuses all others. `Location`
+//! [`HostAuthenticator`](splengine_core::auth::HostAuthenticator), which refuses all others. A
+//! [`ClientCertificate`](splengine_core::auth::ClientCertificate) among them is one that the server around has
+//! verified: the authenticator may know its client by it. `Location`
 //! headers include the mount path, which is what axum's routers have removed from the path, or the
 //! [base path](HttpServerBuilder::base_path).
 //! `splengine-ws` serves these routes beside its terminals; the service of `splengine-avro` can be

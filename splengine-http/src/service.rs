@@ -46,6 +46,29 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// An application that serves TLS itself hands the certificates of its clients on in the same way, once its TLS
+/// has verified them. An authenticator that accepts such credentials knows a client by its certificate.
+///
+/// ```
+/// use http::Request;
+/// use hyper::body::Incoming;
+/// use splengine_core::auth::ClientCertificate;
+/// use splengine_http::HttpService;
+/// use tower::{Service, ServiceExt as _};
+///
+/// /// Serves the requests of a connection on which TLS has verified this certificate (DER).
+/// fn of_connection(
+///     service: HttpService,
+///     verified: &[u8],
+/// ) -> impl Service<Request<Incoming>> + Clone {
+///     let certificate = ClientCertificate::new(verified);
+///     service.map_request(move |mut request: Request<Incoming>| {
+///         request.extensions_mut().insert(certificate.clone());
+///         request
+///     })
+/// }
+/// ```
 #[derive(Clone)]
 pub struct HttpService(Router);
 

@@ -4,7 +4,7 @@ use axum::http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 use axum::http::request::Parts;
 use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use splengine_core::Caller;
-use splengine_core::auth::{AuthError, CredentialSource, Credentials};
+use splengine_core::auth::{AuthError, ClientCertificate, CredentialSource, Credentials};
 use splengine_core::net::PeerAddress;
 use splengine_http::problem::Problem;
 
@@ -31,7 +31,8 @@ pub(crate) struct Present {
 /// Where the credentials of a request come from.
 pub(crate) fn source(extensions: &Extensions) -> CredentialSource {
     let peer = extensions.get::<PeerAddress>().map(|peer| peer.ip);
-    CredentialSource::of_request("ws", extensions.get(), peer)
+    let certificate = extensions.get::<ClientCertificate>();
+    CredentialSource::of_request("ws", extensions.get(), peer, certificate)
 }
 
 /// Authenticates the client of an upgrade by the headers.
@@ -62,9 +63,11 @@ pub(crate) async fn authenticate(
     if from_page && let Some(present) = by_cookie(context, headers, &source).await {
         return Ok(Authenticated::Known(present.caller, Some(present.login)));
     }
-    let none = Credentials::None;
-    match context.engine.authenticate(&context.authenticator, none, &source).await {
-        Ok(_) if !context.options.origins.is_anonymous_allowed(host(headers)) => {
+    let shown = Credentials::None.or_of_connection(&source, &context.authenticator);
+    let may_be_let_in = !shown.are_open_to_rebinding()
+        || context.options.origins.is_anonymous_allowed(host(headers));
+    match context.engine.authenticate(&context.authenticator, shown, &source).await {
+        Ok(_) if !may_be_let_in => {
             let detail = "under this name nobody is let in without credentials; its origin would \
                           have to be allowed";
             Err(Problem::new(StatusCode::FORBIDDEN, detail))

@@ -33,8 +33,9 @@
 //! [`HttpService`](splengine_http::HttpService), which the console uses; [`WsServerBuilder::api`]
 //! sets another service. [`WsService`] is the server as a `tower::Service`, to be nested at any path in another
 //! server that serves upgrades: a request that carries a [`Caller`](splengine_core::Caller) among
-//! its extensions was authenticated by that server. Other requests carry a bearer token or the cookie of a login. A
-//! WebSocket of a browser can't send a header: its page shows a ticket that works once.
+//! its extensions was authenticated by that server, and a
+//! [`ClientCertificate`](splengine_core::auth::ClientCertificate) among them was verified by it. Other requests
+//! carry a bearer token or the cookie of a login. A WebSocket of a browser can't send a header: its page shows a ticket that works once.
 //!
 //! # Features
 //!

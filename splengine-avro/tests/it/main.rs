@@ -1,9 +1,12 @@
 //! The Avro RPC server, over its sockets.
 
+#[path = "../../../splengine-core/tests/it/by_certificate.rs"]
+mod by_certificate;
 #[path = "../../../splengine-http/tests/it/by_uid.rs"]
 mod by_uid;
 mod call_turns;
 mod client;
+mod client_certificates;
 mod connections;
 mod container;
 mod ends;

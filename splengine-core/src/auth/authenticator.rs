@@ -3,7 +3,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::{Caller, CredentialSource, Secret, UnixPeer};
+use crate::auth::{Caller, ClientCertificate, CredentialSource, Secret, UnixPeer};
 use crate::error::ErrorKind;
 
 /// Proof of identity that a client has shown.
@@ -38,6 +38,10 @@ pub enum Credentials {
     /// asked about; there, and beside other credentials, it is told by
     /// [`CredentialSource::unix_peer`] alone.
     UnixPeer(UnixPeer),
+    /// The certificate of a client of TLS that has shown nothing else. The server's TLS has verified it. Which
+    /// user it stands for, and whether it was revoked, is for the [`Authenticator`] to say. Beside other
+    /// credentials it is told by [`CredentialSource::certificate`] alone.
+    Certificate(ClientCertificate),
 }
 
 /// Kind of [`Credentials`] that a client may show.
@@ -52,6 +56,8 @@ pub enum CredentialKind {
     PublicKey,
     /// [`Credentials::UnixPeer`].
     UnixPeer,
+    /// [`Credentials::Certificate`].
+    Certificate,
 }
 
 impl Credentials {
@@ -75,6 +81,54 @@ impl Credentials {
             Self::Password { .. } => Some(CredentialKind::Password),
             Self::PublicKey { .. } => Some(CredentialKind::PublicKey),
             Self::UnixPeer(_) => Some(CredentialKind::UnixPeer),
+            Self::Certificate(_) => Some(CredentialKind::Certificate),
+        }
+    }
+
+    /// Returns these credentials or, if they are none, those of the connection that they would come by: its
+    /// certificate, else its process, whichever of them `authenticator` [accepts](Authenticator::accepts).
+    /// [`Engine::authenticate`](crate::Engine::authenticate) does so itself; a server does it before where it
+    /// has to know what its client is let in by.
+    ///
+    /// ```
+    /// use splengine_core::auth::{
+    ///     ClientCertificate, CredentialSource, Credentials, StaticTokens,
+    /// };
+    ///
+    /// let certificate = ClientCertificate::new(&b"the bytes of a certificate"[..]);
+    /// let source = CredentialSource::new("http", None).with_certificate(certificate);
+    /// // It accepts tokens alone.
+    /// let shown = Credentials::None.or_of_connection(&source, &StaticTokens::new());
+    /// assert!(matches!(shown, Credentials::None));
+    /// ```
+    #[must_use]
+    pub fn or_of_connection(
+        self,
+        source: &CredentialSource,
+        authenticator: &impl Authenticator,
+    ) -> Self {
+        if !matches!(self, Self::None) {
+            return self;
+        }
+        let certificate = source.certificate().cloned().map(Self::Certificate);
+        let peer = source.unix_peer().map(Self::UnixPeer);
+        let accepted = |shown: &Self| shown.kind().is_some_and(|kind| authenticator.accepts(kind));
+        [certificate, peer].into_iter().flatten().find(accepted).unwrap_or(Self::None)
+    }
+
+    /// Returns whether a browser shows them, of its own accord, to any server that a page's name leads to: none,
+    /// and the process behind a UNIX socket. Who is let in by these has to call the server by a name that is not
+    /// open to DNS rebinding ([`OriginPolicy::is_anonymous_allowed`](crate::net::OriginPolicy::is_anonymous_allowed)).
+    /// A certificate is not one of them: a browser shows it only to a server whose own certificate has the name
+    /// of the page.
+    #[must_use]
+    pub fn are_open_to_rebinding(&self) -> bool {
+        match self {
+            Self::None | Self::UnixPeer(_) => true,
+            Self::Bearer(_)
+            | Self::Password { .. }
+            | Self::PublicKey { .. }
+            | Self::Certificate(_) => false,
         }
     }
 }

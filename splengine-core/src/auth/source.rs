@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::auth::{Client, Network, Secret, UnixPeer};
+use crate::auth::{Client, ClientCertificate, Network, Secret, UnixPeer};
 
 /// Origin of credentials: what [`Engine::authenticate`](crate::Engine::authenticate) counts
 /// and logs failures by. A server makes one for each connection, and puts it into the extensions of
@@ -23,6 +23,7 @@ use crate::auth::{Client, Network, Secret, UnixPeer};
 pub struct CredentialSource {
     server: &'static str,
     client: Client,
+    certificate: Option<ClientCertificate>,
     /// Hash of what was valid last.
     valid: Arc<Mutex<Option<[u8; 32]>>>,
 }
@@ -32,7 +33,7 @@ impl CredentialSource {
     /// `ssh`, `avro`. All sources without an address count as one.
     #[must_use]
     pub fn new(server: &'static str, address: Option<IpAddr>) -> Self {
-        Self { server, client: address.into(), valid: Arc::default() }
+        Self { server, client: address.into(), certificate: None, valid: Arc::default() }
     }
 
     /// A connection through a UNIX socket to the server of this name. All processes of one user count as
@@ -40,16 +41,35 @@ impl CredentialSource {
     /// accepts that, the peer's ids are [credentials](crate::auth::Credentials::UnixPeer).
     #[must_use]
     pub fn unix(server: &'static str, peer: UnixPeer) -> Self {
-        Self { server, client: Client::Unix(peer), valid: Arc::default() }
+        Self { server, client: Client::Unix(peer), certificate: None, valid: Arc::default() }
+    }
+
+    /// Returns the source with the certificate that TLS has verified on this connection. Where nothing else
+    /// is shown, and the [`Authenticator`](crate::auth::Authenticator) accepts that, it is its
+    /// [credentials](crate::auth::Credentials::Certificate).
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.certificate = Some(certificate);
+        self
     }
 
     /// Source of a request to the server of this name: the one `found` among the request's extensions,
-    /// which may bear the name of a server that this one is nested in; else one of the `address` alone.
+    /// which may bear the name of a server that this one is nested in; else one of the `address` alone. A
+    /// `certificate` among the extensions takes the place of that of the source found.
     #[must_use]
-    pub fn of_request(server: &'static str, found: Option<&Self>, address: Option<IpAddr>) -> Self {
-        match found {
+    pub fn of_request(
+        server: &'static str,
+        found: Option<&Self>,
+        address: Option<IpAddr>,
+        certificate: Option<&ClientCertificate>,
+    ) -> Self {
+        let source = match found {
             Some(source) => Self { server, ..source.clone() },
             None => Self::new(server, address),
+        };
+        match certificate {
+            Some(certificate) => source.with_certificate(certificate.clone()),
+            None => source,
         }
     }
 
@@ -75,6 +95,12 @@ impl CredentialSource {
             Client::Unix(peer) => Some(peer),
             _ => None,
         }
+    }
+
+    /// The client's certificate, if TLS has verified one. It is told beside other credentials, too.
+    #[must_use]
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_ref()
     }
 
     /// Clients that count as one with this one, for bounds by client.

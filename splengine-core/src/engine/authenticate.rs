@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use crate::auth::{
-    AuthError, Authenticator, Caller, CredentialKind, CredentialSource, Credentials, Secret,
-};
+use crate::auth::{AuthError, Authenticator, Caller, CredentialSource, Credentials, Secret};
 use crate::engine::Engine;
 
 impl Engine {
@@ -15,8 +13,9 @@ impl Engine {
     /// as a failure, and is never refused because of failures. Passwords are checked as
     /// [`check_password`](Self::check_password) does.
     ///
-    /// For a client of a UNIX socket that shows nothing, the authenticator is asked about its
-    /// [process](Credentials::UnixPeer), if it accepts such credentials. What it says of that is no failure
+    /// For a client that shows nothing, the authenticator is asked about its
+    /// [certificate](Credentials::Certificate), if TLS has verified one, or else, behind a UNIX socket, about its
+    /// [process](Credentials::UnixPeer), if it accepts such credentials. What it says of these is no failure
     /// either.
     ///
     /// ```
@@ -62,20 +61,16 @@ impl Engine {
             let caller = caller.inspect_err(|error| self.0.guessing.log_outage(error, source))?;
             if caller.is_revoked() { Err(AuthError::Invalid) } else { Ok(caller) }
         };
-        let credentials = match (credentials, source.unix_peer()) {
-            (Credentials::None, Some(peer)) if authenticator.accepts(CredentialKind::UnixPeer) => {
-                Credentials::UnixPeer(peer)
-            }
-            (credentials, _) => credentials,
-        };
+        let credentials = credentials.or_of_connection(source, authenticator);
         if credentials.kind().is_some_and(|kind| !authenticator.accepts(kind)) {
             return Err(AuthError::Unsupported);
         }
         match &credentials {
-            // Neither keys nor uids are secrets: to guess one is of no use.
-            Credentials::None | Credentials::PublicKey { .. } | Credentials::UnixPeer(_) => {
-                check(credentials).await
-            }
+            // Neither keys nor uids nor certificates are secrets: to guess one is of no use.
+            Credentials::None
+            | Credentials::PublicKey { .. }
+            | Credentials::UnixPeer(_)
+            | Credentials::Certificate(_) => check(credentials).await,
             Credentials::Password { user, password } => {
                 let (user, password) = (user.clone(), password.clone());
                 self.check_password(&user, &password, source, check(credentials)).await

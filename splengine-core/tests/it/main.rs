@@ -7,7 +7,9 @@ mod batch_keys;
 mod batch_streams;
 mod batches;
 mod build;
+mod by_certificate;
 mod capture_bounds;
+mod client_certificates;
 mod command_specs;
 #[cfg(feature = "testing")]
 mod conformance;

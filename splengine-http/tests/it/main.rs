@@ -2,9 +2,12 @@
 
 mod batches;
 mod bodies;
+#[path = "../../../splengine-core/tests/it/by_certificate.rs"]
+mod by_certificate;
 mod by_uid;
 mod captured;
 mod client;
+mod client_certificates;
 mod connections;
 mod encoded;
 mod executions;

@@ -1,6 +1,8 @@
 //! The WebSocket server, over its sockets.
 
 mod bodies;
+#[path = "../../../splengine-core/tests/it/by_certificate.rs"]
+mod by_certificate;
 #[path = "../../../splengine-http/tests/it/by_uid.rs"]
 mod by_uid;
 mod floods;

@@ -8,7 +8,10 @@ use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
-use splengine_core::auth::{HostAuthenticator, Secret, StaticTokens};
+use splengine_core::auth::{
+    CertificateFingerprint, ClientCertificate, CredentialKind, HostAuthenticator, Secret,
+    StaticTokens,
+};
 use splengine_core::session::SessionPolicy;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_ws::WsServer;
@@ -18,6 +21,8 @@ use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tower::ServiceExt as _;
+
+use crate::by_certificate::ByCertificate;
 
 /// Stands for the application's own login.
 async fn login(mut request: Request, next: Next) -> Response {
@@ -45,6 +50,15 @@ async fn get(app: &Router, path: &str, cookie: &str) -> Response {
 
 /// Opens a WebSocket and gives the type and the access of its first frame.
 async fn open(app: &Router, cookie: &str, origin: Option<&str>) -> Result<Value, u16> {
+    let origin = origin.map(|origin| ("origin", origin));
+    open_with(app, [("cookie", cookie)].into_iter().chain(origin)).await
+}
+
+/// The same with these headers.
+async fn open_with(
+    app: &Router,
+    headers: impl IntoIterator<Item = (&'static str, &str)>,
+) -> Result<Value, u16> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bound");
     let address = listener.local_addr().expect("bound");
     let service = TowerToHyperService::new(app.clone());
@@ -55,13 +69,9 @@ async fn open(app: &Router, cookie: &str, origin: Option<&str>) -> Result<Value,
     });
     let url = format!("ws://{address}/tools/ws/terminal");
     let mut request = url.into_client_request().expect("a request");
-    let mut add = |name, value: &str| {
+    for (name, value) in headers {
         let value = HeaderValue::from_str(value).expect("a header");
         request.headers_mut().insert(name, value);
-    };
-    add("cookie", cookie);
-    if let Some(origin) = origin {
-        add("origin", origin);
     }
     let stream = TcpStream::connect(address).await.expect("connects");
     let mut socket = match client_async(request, stream).await {
@@ -87,6 +97,43 @@ async fn who_is_known_to_the_application_gets_a_terminal() {
 async fn pages_of_other_origins_get_no_terminal_by_the_login_of_the_application() {
     let (_root, app) = app();
     assert_eq!(open(&app, "login=alice", Some("https://evil.example")).await, Err(403));
+}
+
+/// Stands for an application that serves TLS itself: its clients have certificates.
+fn app_with_certificates() -> (tempfile::TempDir, ByCertificate, Router) {
+    let root = tempfile::tempdir().expect("a directory");
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let sessions = SessionPolicy::new().shell(["/bin/sh"]).store(root.path().join("runtime"));
+    let engine = Engine::builder(executor).sessions(sessions).build().expect("built");
+    let users = ByCertificate::new(CertificateFingerprint::of(b"alice"));
+    let service = WsServer::builder(engine).authenticate(users.clone()).into_service();
+    let hand_on = from_fn(|mut request: Request, next: Next| {
+        let shown = request.headers().get("cookie").map(|cookie| cookie.as_bytes().to_vec());
+        if let Some(certificate) = shown.filter(|shown| !shown.is_empty()) {
+            request.extensions_mut().insert(ClientCertificate::new(certificate));
+        }
+        next.run(request)
+    });
+    (root, users, Router::new().nest_service("/tools/ws", service).layer(hand_on))
+}
+
+#[tokio::test]
+async fn who_has_a_certificate_gets_a_terminal() {
+    let (_root, users, app) = app_with_certificates();
+    // The name is one that TLS has checked.
+    let host = ("host", "engine.example.org");
+    let opened = open_with(&app, [host, ("cookie", "alice")]).await;
+    assert_eq!(opened, Ok(json!(["session", "control"])));
+    let alice = CertificateFingerprint::of(b"alice");
+    assert_eq!(users.asked(), [(Some(CredentialKind::Certificate), Some(alice))]);
+    assert_eq!(open_with(&app, [host, ("cookie", "mallory")]).await, Err(401));
+    assert_eq!(open_with(&app, [host]).await, Err(401));
+    let page = ("origin", "https://evil.example");
+    assert_eq!(open_with(&app, [host, ("cookie", "alice"), page]).await, Err(403));
+    for path in ["/tools/ws/me", "/tools/ws/api/v1/sessions"] {
+        assert_eq!(get(&app, path, "alice").await.status(), 200, "{path}");
+        assert_eq!(get(&app, path, "mallory").await.status(), 401, "{path}");
+    }
 }
 
 #[tokio::test]
