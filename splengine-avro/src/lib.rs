@@ -31,8 +31,8 @@
 //!
 //! A call is one operation of the engine, on commands, batches, sessions or files. Credentials are in
 //! the call's metadata (`spl-authorization`), over HTTP also in the header `Authorization`. Where a call shows
-//! none, its client may be known by the connection: by the certificate that TLS has verified,
-//! or by the uid of a process behind a UNIX socket, if the
+//! none, its client may be known by the connection: by the certificate that TLS has verified
+//! (`Tls::client_ca`), or by the uid of a process behind a UNIX socket, if the
 //! [authenticator](splengine_core::auth::Authenticator::accepts) accepts that.
 //! [`AvroService`] is the server over HTTP alone, as a `tower::Service` to be nested in another
 //! server.
@@ -43,7 +43,7 @@
 //!
 //! # Features
 //!
-//! - `tls`: TLS on the same port, by `tokio-rustls`.
+//! - `tls`: TLS on the same port, by `tokio-rustls`, with certificates of clients where these are asked for.
 //!
 //! # Limits
 //!
@@ -90,6 +90,8 @@ mod records;
 mod responder;
 mod server;
 mod service;
+#[cfg(feature = "tls")]
+mod tls;
 mod validate;
 
 pub use builder::AvroServerBuilder;
@@ -98,9 +100,9 @@ pub use container::{ContainerError, results_container};
 pub use datum::DatumError;
 pub use records::{Command, ExecutionResult};
 pub use server::AvroServer;
-#[cfg(feature = "tls")]
-pub use server::{Tls, TlsError};
 pub use service::{AvroService, ResponseBody, ResponseFuture};
+#[cfg(feature = "tls")]
+pub use tls::{ClientCertificates, Tls, TlsError};
 
 /// The text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.
 ///

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use splengine_core::auth::CredentialSource;
+use splengine_core::auth::{ClientCertificate, CredentialSource};
 use splengine_core::net::{
     Activity, Closing, ConnectionHandle, ConnectionLimits, HttpBounds, HttpStream, ListenAddr,
     Listener, Peer, PeerAddress, Server, UnreadBody, serve_connections,
@@ -25,6 +25,8 @@ use crate::framing::{Frames, PREFIX, Sasl, WireFormat};
 use crate::prefixed_io::Rewind;
 use crate::responder::Responder;
 use crate::service::{AvroService, head_bytes, lacks_memory};
+#[cfg(feature = "tls")]
+use crate::tls::{Tls, TlsError};
 
 /// The Avro RPC server on an address of its own. Serves while it is awaited, or
 /// [run](Self::run_until).
@@ -145,7 +147,7 @@ impl AvroServer {
     }
 
     /// Serves TLS with a certificate and key that can be [replaced](Tls::replace) while they
-    /// are in use.
+    /// are in use, and that may [ask clients](Tls::client_ca) for theirs.
     #[cfg(feature = "tls")]
     pub fn serve_tls(mut self, tls: Tls) -> Self {
         self.connections.tls = Some(tls);
@@ -177,6 +179,7 @@ impl AvroServer {
                 responder: responder.clone(),
                 handle: stream.handle(),
                 peer: stream.peer().ok(),
+                certificate: None,
                 closing,
                 options: connections.clone(),
             };
@@ -216,6 +219,8 @@ struct NewConnection {
     responder: Responder,
     handle: ConnectionHandle,
     peer: Option<Peer>,
+    /// That TLS has verified.
+    certificate: Option<ClientCertificate>,
     closing: Closing,
     options: ConnectionOptions,
 }
@@ -232,12 +237,17 @@ impl NewConnection {
         if speech == WireFormat::Tls
             && let Some(tls) = &self.options.tls
         {
-            let bounded = Rewind::bounded(read, stream, MAX_TLS_HANDSHAKE_BYTES);
-            let mut stream = timeout_at(until, tls.acceptor().accept(bounded)).await??;
-            stream.get_mut().0.lift();
+            let (acceptor, max_bytes) = tls.acceptor();
+            let bounded = Rewind::bounded(read, stream, max_bytes);
+            let mut stream = timeout_at(until, acceptor.accept(bounded)).await??;
+            let (bounded, session) = stream.get_mut();
+            bounded.lift();
+            let chain = session.peer_certificates().unwrap_or_default();
+            let certificate = chain.first().map(|own| ClientCertificate::new(own.as_ref()));
+            let secured = Self { certificate, ..self };
             let mut read = BytesMut::with_capacity(1024);
-            let speech = self.within(until, self.listen(&mut stream, &mut read)).await?;
-            return self.speak(speech, read, stream, until).await;
+            let speech = secured.within(until, secured.listen(&mut stream, &mut read)).await?;
+            return secured.speak(speech, read, stream, until).await;
         }
         if !self.options.plain_text {
             return self.within(until, refuse_plain_text(speech, &mut stream)).await;
@@ -247,7 +257,11 @@ impl NewConnection {
 
     fn source(&self) -> CredentialSource {
         let unknown = || CredentialSource::new("avro", None);
-        self.peer.map_or_else(unknown, |peer| peer.credential_source("avro"))
+        let source = self.peer.map_or_else(unknown, |peer| peer.credential_source("avro"));
+        match &self.certificate {
+            Some(certificate) => source.with_certificate(certificate.clone()),
+            None => source,
+        }
     }
 
     /// Does something unless it takes too long, or the server ends.
@@ -455,10 +469,6 @@ where
 
 const TAKES_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Content-Length: 28\r\nConnection: close\r\n\r\nthis port takes TLS (https)\n";
-/// Maximum number of bytes that a client may send before its TLS handshake is done: 16 KiB. A hello has up to
-/// about 2 KiB, and no certificates are asked for.
-#[cfg(feature = "tls")]
-const MAX_TLS_HANDSHAKE_BYTES: usize = 16 << 10;
 /// So much of a request that is refused is read and thrown away, and for so long.
 const MAX_UNREAD: u64 = 1 << 20;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -481,102 +491,6 @@ where
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
             }
-        }
-    }
-}
-
-#[cfg(feature = "tls")]
-pub use tls::{Tls, TlsError};
-
-#[cfg(feature = "tls")]
-mod tls {
-    use std::fmt;
-    use std::sync::{Arc, PoisonError, RwLock};
-
-    use splengine_core::auth::Secret;
-    use tokio_rustls::TlsAcceptor;
-    use tokio_rustls::rustls::crypto::ring::default_provider;
-    use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use tokio_rustls::rustls::{self, ServerConfig};
-
-    /// The certificates and the private key that TLS is served with. They can be replaced while the
-    /// server runs; all clones share them.
-    ///
-    /// ```no_run
-    /// use splengine_avro::Tls;
-    /// use splengine_core::auth::Secret;
-    ///
-    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let read = || -> std::io::Result<_> {
-    ///     Ok((std::fs::read("chain.pem")?, Secret::new(std::fs::read_to_string("key.pem")?)))
-    /// };
-    /// let (certificates, key) = read()?;
-    /// let tls = Tls::new(&certificates, &key)?;
-    /// // … given to `AvroServer::serve_tls`. When they have been renewed:
-    /// let (certificates, key) = read()?;
-    /// tls.replace(&certificates, &key)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[derive(Clone)]
-    pub struct Tls(Arc<RwLock<TlsAcceptor>>);
-
-    /// Certificates or a key that can't be used.
-    #[derive(Debug, thiserror::Error)]
-    #[error("{what} can't be used")]
-    #[non_exhaustive]
-    pub struct TlsError {
-        what: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    }
-
-    impl Tls {
-        /// A chain of certificates and its private key, both in PEM.
-        ///
-        /// # Errors
-        ///
-        /// [`TlsError`] when they can't be read or do not fit each other.
-        pub fn new(certificates: &[u8], key: &Secret) -> Result<Self, TlsError> {
-            Ok(Self(Arc::new(RwLock::new(make_acceptor(certificates, key)?))))
-        }
-
-        /// Serves new connections with these from now on. Open connections keep what they began with.
-        ///
-        /// # Errors
-        ///
-        /// As [`new`](Self::new); the certificates and the key are then not changed.
-        pub fn replace(&self, certificates: &[u8], key: &Secret) -> Result<(), TlsError> {
-            let acceptor = make_acceptor(certificates, key)?;
-            *self.0.write().unwrap_or_else(PoisonError::into_inner) = acceptor;
-            Ok(())
-        }
-
-        pub(crate) fn acceptor(&self) -> TlsAcceptor {
-            self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-        }
-    }
-
-    fn make_acceptor(certificates: &[u8], key: &Secret) -> Result<TlsAcceptor, TlsError> {
-        let failed = |what| move |source: rustls::Error| TlsError { what, source: source.into() };
-        let chain = CertificateDer::pem_slice_iter(certificates)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| TlsError { what: "the certificates", source: source.into() })?;
-        let key = PrivateKeyDer::from_pem_slice(key.expose().as_bytes())
-            .map_err(|source| TlsError { what: "the private key", source: source.into() })?;
-        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(failed("TLS"))?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .map_err(failed("the certificates with this key"))?;
-        Ok(TlsAcceptor::from(Arc::new(config)))
-    }
-
-    impl fmt::Debug for Tls {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.debug_struct("Tls").finish_non_exhaustive()
         }
     }
 }

@@ -15,6 +15,8 @@ mod guessing;
 mod http;
 mod large_messages;
 mod messages;
+#[cfg(feature = "tls")]
+mod mutual_tls;
 mod protocols;
 mod shares;
 #[path = "../../../splengine-core/tests/it/sharing.rs"]
