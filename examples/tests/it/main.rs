@@ -2,6 +2,7 @@
 
 mod all_in_one;
 mod avro_over_http;
+mod client_certificates;
 mod configuration;
 mod conformance;
 mod connections;
