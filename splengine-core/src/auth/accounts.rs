@@ -1,6 +1,6 @@
 //! Users, their tokens and their rights: one source for all servers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -14,8 +14,8 @@ use crate::user_name::UserName;
 /// Contents that [`Accounts`] are made from: users with their rights, and their tokens.
 ///
 /// A user's rights are those of [`user`](Self::user). Those of a user who is not named there are the
-/// rights of all their tokens together, or every right if they have no token; never more than those
-/// of [`others`](Self::others).
+/// rights of all their tokens together, or every right if they have no token and [had](Accounts::replace) none; never
+/// more than those of [`others`](Self::others).
 ///
 /// ```
 /// use splengine_core::Scope;
@@ -41,6 +41,8 @@ pub struct AccountList {
     others: Scopes,
     tokens: Vec<(TokenHash, Entry)>,
     anonymous: Option<UserName>,
+    /// Users who had tokens in a list that this one has replaced, and have none any more.
+    former: HashSet<UserName>,
 }
 
 #[derive(Clone)]
@@ -99,7 +101,13 @@ impl AccountList {
     /// Makes an empty list.
     #[must_use]
     pub fn new() -> Self {
-        Self { users: HashMap::new(), others: Scopes::ALL, tokens: Vec::new(), anonymous: None }
+        Self {
+            users: HashMap::new(),
+            others: Scopes::ALL,
+            tokens: Vec::new(),
+            anonymous: None,
+            former: HashSet::new(),
+        }
     }
 
     /// Gives `user` these rights; the last call for a user counts. None of the user's tokens gives
@@ -171,7 +179,22 @@ impl AccountList {
         }
         let tokens = self.tokens.iter().filter(|(_, entry)| entry.user == *user);
         let of_tokens = tokens.map(|(_, entry)| entry.scopes).reduce(Scopes::union);
-        of_tokens.unwrap_or(Scopes::USER).restricted_to(self.others)
+        let without = if self.former.contains(user) { Scopes::NONE } else { Scopes::USER };
+        of_tokens.unwrap_or(without).restricted_to(self.others)
+    }
+
+    /// Takes over who had tokens in the list `before`, and has neither any more nor is named.
+    fn succeed(&mut self, before: &Self) {
+        let had = before.tokens.iter().map(|(_, entry)| &entry.user).chain(&before.former);
+        let has = |user: &UserName| {
+            self.users.contains_key(user)
+                || self.tokens.iter().any(|(_, entry)| entry.user == *user)
+        };
+        let former: HashSet<UserName> = had.filter(|user| !has(user)).cloned().collect();
+        for user in former.difference(&before.former) {
+            tracing::warn!(%user, "the user's last token is gone: no rights until named or given one");
+        }
+        self.former = former;
     }
 
     fn bound(&self, user: &UserName) -> Scopes {
@@ -221,10 +244,14 @@ impl Accounts {
     /// are not disturbed; additional rights take effect when their credentials are checked the next
     /// time.
     ///
+    /// A user who had tokens, and has none any more, has no rights until [named](AccountList::user) or given a token
+    /// again, also where they are recognised by something else: to take the last token away never gives rights.
+    ///
     /// Returns the number of tokens and users whose callers were revoked.
     #[expect(clippy::must_use_candidate, reason = "the count is for a log")]
-    pub fn replace(&self, list: AccountList) -> usize {
+    pub fn replace(&self, mut list: AccountList) -> usize {
         let mut state = self.write();
+        list.succeed(&state.list);
         let mut revoked = 0;
         let mut go_on = |before: Option<Account>, user: &UserName, scopes: Scopes| {
             let mut held = Account::new(user, scopes);

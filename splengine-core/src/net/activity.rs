@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::task::yield_now;
 
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
@@ -31,6 +32,8 @@ pub struct Activity {
     start: Option<KeyedPermit<TurnKey>>,
     /// Notified when it is to be refused.
     refused: Arc<Notify>,
+    /// It was read with the one before it, on a connection that does not multiplex.
+    is_pipelined: bool,
 }
 
 impl Activity {
@@ -39,7 +42,9 @@ impl Activity {
         let (number, answer) = state.answers.begin();
         let start = state.start_turn();
         let refused = Arc::default();
-        Self { state, number, answer, turn: None, head_bytes: 0, start, refused }
+        let is_pipelined =
+            !state.has_read.swap(false, Relaxed) && !state.is_multiplexed.load(Relaxed);
+        Self { state, number, answer, turn: None, head_bytes: 0, start, refused, is_pipelined }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
@@ -82,12 +87,17 @@ impl Activity {
     /// Runs `work`, which answers the request. Over HTTP/2 at most 32 requests of one caller, or of one network of
     /// unauthenticated clients, are at the beginning of their work at once, on all connections of a server: up to
     /// where it first waits for something. Others wait for that, so that thousands of requests do not keep those of
-    /// other callers waiting. A connection is its first authenticated caller's.
+    /// other callers waiting. A connection is its first authenticated caller's. Over HTTP/1.1 a request that was read
+    /// together with the one before it waits until the other tasks of the runtime have had their turn, for the same
+    /// reason.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops `work`.
     pub async fn start<T>(&mut self, work: impl Future<Output = T>) -> T {
+        if self.is_pipelined {
+            yield_now().await;
+        }
         let mut turn = self.start.take().or_else(|| self.state.start_turn());
         if let Some(turn) = &mut turn {
             turn.wait().await;
@@ -220,6 +230,29 @@ mod tests {
         for _ in 0..10 {
             activity.turn(8 << 10).await.expect("there is memory for two");
         }
+    }
+
+    #[tokio::test]
+    async fn a_pipelined_request_lets_other_tasks_have_their_turn() {
+        let state = connection().await;
+        let polls_of_next = async || {
+            let mut activity = Activity::begin(Arc::clone(&state));
+            let mut answer = pin!(activity.start(async {}));
+            let mut polls = 0;
+            std::future::poll_fn(|cx| {
+                polls += 1;
+                answer.as_mut().poll(cx)
+            })
+            .await;
+            polls
+        };
+        state.has_arrived();
+        assert_eq!(polls_of_next().await, 1);
+        assert_eq!(polls_of_next().await, 2, "nothing was read since the one before");
+        state.has_arrived();
+        assert_eq!(polls_of_next().await, 1);
+        state.is_multiplexed.store(true, Relaxed);
+        assert_eq!(polls_of_next().await, 1, "these are tasks of their own");
     }
 
     #[tokio::test]

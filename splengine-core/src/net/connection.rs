@@ -218,7 +218,7 @@ impl ConnectionHandle {
         let _ = self.0.user.set(caller.accounted_user().clone());
         let is_multiplexed = self.0.is_multiplexed.load(Relaxed);
         let memory = &self.0.http2_memory;
-        let is_first = memory.set_authenticated(caller.accounted_user(), is_multiplexed);
+        let is_first = memory.set_authenticated(caller, is_multiplexed);
         self.0.is_first.store(is_first, Relaxed);
         self.0.answers.set_authenticated();
         if let Some(place) = &self.0.place {

@@ -3,16 +3,19 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::auth::Caller;
 use crate::quota::{
     CallerBudgets, KeyedPermit, KeyedSemaphore, MemoryBudget, MemoryError, Reservation,
 };
 use crate::user_name::UserName;
 
 /// Budgets of all connections of a server: of one caller half of what the others leave, of all unauthenticated
-/// connections a quarter.
+/// connections a quarter, and of all guests another, of those of one caller half of what the others leave.
 #[derive(Debug)]
 pub(crate) struct Http2Budgets {
     callers: CallerBudgets,
+    /// Of the guests of callers, by who has invited them.
+    guests: CallerBudgets,
     unauthenticated: MemoryBudget,
     /// Connections of callers of which more is uncounted than of their others.
     first: KeyedSemaphore<UserName>,
@@ -42,6 +45,7 @@ impl Http2Budgets {
     pub(crate) fn new(whole: &MemoryBudget, bytes: usize) -> Self {
         Self {
             callers: CallerBudgets::new(whole),
+            guests: CallerBudgets::new(&whole.share(bytes / 4)),
             unauthenticated: whole.share(bytes / 4),
             first: KeyedSemaphore::new(FIRST_CONNECTIONS),
         }
@@ -102,14 +106,17 @@ impl Http2Memory {
         Ok(())
     }
 
-    /// Counts what there is, and what comes, for `user`. While their share has no room for it, nothing more is
-    /// taken. Returns whether the connection is one of their first, of those that are open and multiplexed.
-    pub(crate) fn set_authenticated(&self, user: &UserName, is_multiplexed: bool) -> bool {
+    /// Counts what there is, and what comes, for `caller`. While their share has no room for it, nothing more is
+    /// taken. Returns whether the connection is one of their first, of those that are open and multiplexed; that of a
+    /// guest never is.
+    pub(crate) fn set_authenticated(&self, caller: &Caller, is_multiplexed: bool) -> bool {
         let Some(budgets) = &self.budgets else { return true };
-        let mut first = budgets.first.enter(user.clone()).ok().filter(|_| is_multiplexed);
+        let (user, is_guest) = (caller.accounted_user(), caller.guest().is_some());
+        let may_be_first = is_multiplexed && !is_guest;
+        let mut first = budgets.first.enter(user.clone()).ok().filter(|_| may_be_first);
         let first = first.take_if(|first| first.try_wait());
         let is_first = first.is_some();
-        let share = budgets.callers.of(user);
+        let share = if is_guest { budgets.guests.of(user) } else { budgets.callers.of(user) };
         let mut reservation = share.reservation();
         let mut held = self.lock();
         match reservation.try_grow(held.counted()) {

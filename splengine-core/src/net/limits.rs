@@ -109,7 +109,8 @@ impl ConnectionLimits {
     /// Maximum memory in bytes of what all connections of HTTP/2 hold, default 32 MiB: heads of requests that are
     /// worked at or wait for their [turn](crate::net::Activity::turn), and what the library holds of
     /// [bodies](crate::net::Activity::body) that no one reads, of trailers, of compressed headers and of streams.
-    /// One caller may have half of what the others leave, all unauthenticated connections together a quarter.
+    /// One caller may have half of what the others leave, all unauthenticated connections together a quarter, and all
+    /// guests another, apart from what those have who invited them.
     ///
     /// Not counted are 128 KiB and 64 streams of each of the first 32 connections of a caller. Of the caller's further
     /// ones 4 KiB are not, and each request counts as 18.5 KiB; of an unauthenticated one neither 16 KiB nor two

@@ -22,6 +22,8 @@ pub(crate) struct ConnectionState {
     /// It is one of the first connections of that user.
     pub(super) is_first: AtomicBool,
     pub(super) has_begun: AtomicBool,
+    /// Something was read since a request has begun last.
+    pub(super) has_read: AtomicBool,
     /// The client takes nothing at the moment.
     pub(super) is_blocked: AtomicBool,
     /// Something was written since it was last flushed.
@@ -60,6 +62,7 @@ impl ConnectionState {
             user: OnceLock::new(),
             is_first: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
+            has_read: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             is_unflushed: AtomicBool::new(false),
             half_close: AtomicBool::new(false),
@@ -172,6 +175,7 @@ impl ConnectionState {
 
     /// Notes that something was read.
     pub(super) fn has_arrived(&self) {
+        self.has_read.store(true, Relaxed);
         if !self.is_multiplexed.load(Relaxed)
             && self.arriving.borrow().is_none()
             && *self.progress.active.borrow() == 0

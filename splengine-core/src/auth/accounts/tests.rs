@@ -68,6 +68,23 @@ fn one_token_is_one_users() {
 }
 
 #[test]
+fn to_lose_the_last_token_gives_no_rights() {
+    let accounts = Accounts::new(list(&[(1, "alice", &[Scope::Watch])]));
+    let alice = accounts.caller(&user("alice"));
+    assert!(alice.may(Scope::Watch) && !alice.may(Scope::Execute));
+    for _ in 0..2 {
+        accounts.replace(list(&[(2, "bob", &[])]));
+        assert!(alice.is_revoked());
+        assert_eq!(accounts.caller(&user("alice")).scopes(), Scopes::NONE);
+        assert_eq!(accounts.caller(&user("carol")).scopes(), Scopes::USER, "who never had one");
+    }
+    accounts.replace(list(&[]).user(user("alice"), scopes(&[Scope::Files])));
+    assert_eq!(accounts.caller(&user("alice")).scopes(), scopes(&[Scope::Files]));
+    accounts.replace(list(&[(3, "alice", &[Scope::Execute])]));
+    assert_eq!(accounts.caller(&user("alice")).scopes(), scopes(&[Scope::Execute]));
+}
+
+#[test]
 fn nothing_of_a_token_is_shown() {
     let all = list(&[(1, "alice", &[])]);
     let text = format!("{all:?} {:?} {:?}", Accounts::new(all.clone()), hash(1));
