@@ -159,7 +159,8 @@ async fn go_on(batches: &Batches, registry: &Arc<Registry>, left: Left) -> Resul
     });
     let (job, pending, progress, last_event) = made?;
     let caller = Caller::new(&summary.user).map_err(|_| BatchError::Damaged)?;
-    let caller = caller.with(Scope::Execute);
+    // That the caller may do what the steps need was checked before the batch was accepted.
+    let caller = caller.with(Scope::Execute).with(Scope::Sessions);
     let open = progress.iter().filter(|step| !step.state.is_final()).count();
     let bytes = job.steps().iter().map(Step::input_bytes).sum();
     let held = registry.inputs.reserve_always(caller.user(), bytes);

@@ -33,8 +33,10 @@ struct Arriving {
     since: Instant,
     /// How many had come before; forgotten after a while.
     earlier_requests: usize,
-    /// Since when the library does not have all of it.
-    withheld: Option<Instant>,
+    /// How many have come last, which the library does not have yet.
+    withheld_requests: usize,
+    /// How many came with what was read last.
+    last_requests: usize,
     /// How much memory trailers take.
     trailers: usize,
 }
@@ -83,23 +85,28 @@ impl Answers {
     /// Counts requests that are to begin, and trailers that have come.
     pub(super) fn count(&self, arrived: Arrived) {
         if arrived.requests == 0 && arrived.trailers == 0 {
+            self.arriving().last_requests = 0;
             return;
         }
         let open = self.lock().len();
         let mut arriving = self.arriving();
         arriving.begin_anew(open);
         arriving.requests = arriving.requests.saturating_add(arrived.requests);
+        arriving.last_requests = arrived.requests;
         arriving.trailers = arriving.trailers.saturating_add(arrived.trailers);
         self.most.fetch_max(open.saturating_add(arriving.count()), Relaxed);
     }
 
-    /// Notes whether the library does not have all of what has come yet.
+    /// Notes whether the library does not have yet what has come last.
     pub(super) fn set_withheld(&self, is_withheld: bool) {
         let mut arriving = self.arriving();
         if is_withheld {
-            arriving.withheld.get_or_insert_with(Instant::now);
-        } else if let Some(withheld) = arriving.withheld.take() {
-            arriving.since += withheld.elapsed();
+            let requests = std::mem::take(&mut arriving.last_requests).min(arriving.requests);
+            arriving.requests -= requests;
+            arriving.withheld_requests += requests;
+        } else {
+            arriving.forget_refused();
+            arriving.requests += std::mem::take(&mut arriving.withheld_requests);
         }
     }
 
@@ -170,12 +177,19 @@ impl Answers {
 
 impl Arriving {
     fn new() -> Self {
-        let since = Instant::now();
-        Self { requests: 0, since, earlier_requests: 0, withheld: None, trailers: 0 }
+        Self {
+            requests: 0,
+            since: Instant::now(),
+            earlier_requests: 0,
+            withheld_requests: 0,
+            last_requests: 0,
+            trailers: 0,
+        }
     }
 
     fn count(&self) -> usize {
-        self.requests.saturating_add(self.earlier_requests)
+        let handed_on = self.requests.saturating_add(self.earlier_requests);
+        handed_on.saturating_add(self.withheld_requests)
     }
 
     /// Notes that one of the requests has begun.
@@ -187,17 +201,18 @@ impl Arriving {
         *from = from.saturating_sub(1);
     }
 
-    /// Forgets requests that the library has had for a while and that have not begun, and all where nothing is `open`
-    /// and nothing comes any more.
-    fn begin_anew(&mut self, open: usize) {
-        if self.withheld.is_some() {
-            return;
-        }
+    fn forget_refused(&mut self) {
         let age = self.since.elapsed();
         if age >= ALL_HAVE_BEGUN {
             self.earlier_requests = if age < 2 * ALL_HAVE_BEGUN { self.requests } else { 0 };
             (self.requests, self.since) = (0, Instant::now());
         }
+    }
+
+    /// Forgets requests that the library has had for a while and that have not begun, and all where nothing is `open`
+    /// and nothing comes any more.
+    fn begin_anew(&mut self, open: usize) {
+        self.forget_refused();
         if open == 0 && self.count() == 0 {
             *self = Self::new();
         }

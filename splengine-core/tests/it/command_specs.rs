@@ -69,7 +69,8 @@ async fn a_run_a_step_and_a_session_do_the_same() {
     let below = bench.root.path().join("below");
     std::fs::create_dir(&below).expect("made");
     let script = below.join("it's a script; $0");
-    let words = "#!/bin/sh\nprintf '%s, %s|' \"$GREETING\" \"$@\"\nbasename \"$PWD\"";
+    // By one write, so that no snapshot comes between.
+    let words = "#!/bin/sh\nprintf '%s, %s|%s\\n' \"$GREETING\" \"$1\" \"$(basename \"$PWD\")\"";
     std::fs::write(&script, words).expect("written");
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).expect("set");
     let set = |spec: CommandSpec| spec.workdir("below").env("GREETING", "hello");

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use splengine_core::batch::BatchPolicy;
+use splengine_core::batch::{BatchPolicy, RunIf};
 use splengine_core::execute::{
     Cancel, Command, Exit, ExitStatus, LimitKind, Output, Recover, SharedExecutor, Stdin, Stream,
 };
@@ -82,7 +82,8 @@ impl Execute for Forgetful {
 
 fn engine(executor: impl Execute, store: &TestStore, outputs: &std::path::Path) -> Engine {
     let batches = BatchPolicy::new(store.clone(), outputs);
-    Engine::builder(executor).max_running(2).batches(batches).build().expect("built")
+    let engine = Engine::builder(executor).max_running(2).shell_commands(true).batches(batches);
+    engine.build().expect("built")
 }
 
 /// A step that runs in an engine that was killed, and the next engine.
@@ -115,6 +116,22 @@ async fn what_an_engine_left_running_is_swept_by_its_mark() {
         assert_eq!(*before.run.lock().expect("no panic"), [Some("job-0".to_owned())]);
         assert_eq!(*after.swept.lock().expect("no panic"), ["job-0"]);
     }
+}
+
+#[tokio::test]
+async fn a_step_that_needs_the_shell_runs_after_a_crash() {
+    let outputs = tempfile::tempdir().expect("a directory");
+    let (store, alice) = (TestStore::default(), caller("alice"));
+    let (before, after) = (Cluster::default(), Cluster::default());
+    let first = engine(before.clone(), &store, outputs.path());
+    let shell = Step::new("echo hello | tr a-z A-Z").use_shell(true).run_if(RunIf::Always);
+    let request = BatchRequest::new().step(Step::new("work")).step(shell);
+    first.batches().submit(&alice, request, None).await.expect("accepted");
+    eventually("it runs", || !before.0.run.lock().expect("no panic").is_empty()).await;
+
+    let next = engine(after.clone(), &store, outputs.path());
+    assert_eq!(next.resume().await.batches, 1);
+    eventually("the shell runs", || !after.0.run.lock().expect("no panic").is_empty()).await;
 }
 
 #[tokio::test]
