@@ -112,9 +112,9 @@ impl ConnectionLimits {
     /// One caller may have half of what the others leave, all unauthenticated connections together a quarter, and all
     /// guests another, apart from what those have who invited them.
     ///
-    /// Not counted are 128 KiB and 64 streams of each of the first 32 connections of a caller. Of the caller's further
-    /// ones 4 KiB are not, and each request counts as 18.5 KiB; of an unauthenticated one neither 16 KiB nor two
-    /// requests with heads of up to 4 KiB, and each further request counts as 8.5 KiB.
+    /// Part of it is not counted: 128 KiB and 64 streams with their requests of each of the first 32 connections of a
+    /// caller; 4 KiB of each further one, and of each of a guest; 16 KiB and two requests with heads of up to 4 KiB of an
+    /// unauthenticated one. Each request beyond these counts as 18.5 KiB, or 8.5 KiB on an unauthenticated connection.
     ///
     /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
     /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.
