@@ -186,11 +186,9 @@ impl AccountList {
     /// Takes over who had tokens in the list `before`, and has neither any more nor is named.
     fn succeed(&mut self, before: &Self) {
         let had = before.tokens.iter().map(|(_, entry)| &entry.user).chain(&before.former);
-        let has = |user: &UserName| {
-            self.users.contains_key(user)
-                || self.tokens.iter().any(|(_, entry)| entry.user == *user)
-        };
-        let former: HashSet<UserName> = had.filter(|user| !has(user)).cloned().collect();
+        let of_tokens = self.tokens.iter().map(|(_, entry)| &entry.user);
+        let has: HashSet<&UserName> = self.users.keys().chain(of_tokens).collect();
+        let former: HashSet<UserName> = had.filter(|user| !has.contains(user)).cloned().collect();
         for user in former.difference(&before.former) {
             tracing::warn!(%user, "the user's last token is gone: no rights until named or given one");
         }

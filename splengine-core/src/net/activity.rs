@@ -11,8 +11,8 @@ use tokio::task::yield_now;
 use crate::net::UnreadBody;
 use crate::net::answers::Answer;
 use crate::net::state::{ConnectionState, UNAUTHENTICATED_HEAD_BYTES};
-use crate::net::table::TurnKey;
-use crate::quota::{KeyedPermit, MemoryError};
+use crate::net::table::StartPermit;
+use crate::quota::MemoryError;
 
 /// A request that is worked at, until this is dropped and all of its answer that was
 /// [handed out](Self::hand_out). Made by [`ConnectionHandle::begin`].
@@ -29,22 +29,20 @@ pub struct Activity {
     /// The memory that its head is counted for.
     head_bytes: usize,
     /// Its place among the requests that have not begun, unless it waits for its turn.
-    start: Option<KeyedPermit<TurnKey>>,
+    start: Option<StartPermit>,
     /// Notified when it is to be refused.
     refused: Arc<Notify>,
-    /// It was read with the one before it, on a connection that does not multiplex.
-    is_pipelined: bool,
 }
 
 impl Activity {
     pub(crate) fn begin(state: Arc<ConnectionState>) -> Self {
         state.progress.active.send_modify(|count| *count += 1);
         let (number, answer) = state.answers.begin();
-        let start = state.start_turn();
+        // What multiplexed connections have read counts before it begins.
+        let is_multiplexed = state.is_multiplexed.load(Relaxed);
+        let start = is_multiplexed.then(|| state.start_turn()).flatten();
         let refused = Arc::default();
-        let is_pipelined =
-            !state.has_read.swap(false, Relaxed) && !state.is_multiplexed.load(Relaxed);
-        Self { state, number, answer, turn: None, head_bytes: 0, start, refused, is_pipelined }
+        Self { state, number, answer, turn: None, head_bytes: 0, start, refused }
     }
 
     /// Waits until the request may be answered: on an unauthenticated connection at most
@@ -84,23 +82,24 @@ impl Activity {
         Ok(())
     }
 
-    /// Runs `work`, which answers the request. Over HTTP/2 at most 32 requests of one caller, or of one network of
-    /// unauthenticated clients, are at the beginning of their work at once, on all connections of a server: up to
+    /// Runs `work`, which answers the request. At most 32 requests of one caller, of one network of unauthenticated
+    /// clients, and of all these are at the beginning of their work at once, on all connections of a server: up to
     /// where it first waits for something. Others wait for that, so that thousands of requests do not keep those of
-    /// other callers waiting. A connection is its first authenticated caller's. Over HTTP/1.1 a request that was read
-    /// together with the one before it waits until the other tasks of the runtime have had their turn, for the same
-    /// reason.
+    /// other callers waiting. A connection is its first authenticated caller's. On a connection that does not
+    /// multiplex, each request also waits until the other tasks of the runtime have had their turn: all that is
+    /// pipelined on it is one task.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops `work`.
     pub async fn start<T>(&mut self, work: impl Future<Output = T>) -> T {
-        if self.is_pipelined {
-            yield_now().await;
-        }
         let mut turn = self.start.take().or_else(|| self.state.start_turn());
         if let Some(turn) = &mut turn {
             turn.wait().await;
+        }
+        if !self.state.is_multiplexed.load(Relaxed) {
+            // Else no two of them would ever wait for each other.
+            yield_now().await;
         }
         let mut work = pin!(work);
         std::future::poll_fn(|cx| {
@@ -212,13 +211,22 @@ mod tests {
     use crate::net::table::{MAX_STARTS, MAX_UNSTARTED, Progress, Table};
     use crate::user_name::UserName;
 
+    fn table() -> Arc<Table> {
+        Table::new(ConnectionLimits::new().max_http2_bytes(64 << 10))
+    }
+
     async fn connection() -> Arc<ConnectionState> {
+        connection_in(&table(), 1).await
+    }
+
+    /// One of a client of its own network.
+    async fn connection_in(table: &Arc<Table>, last: u8) -> Arc<ConnectionState> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("bound");
         let stream = TcpStream::connect(address).await.expect("connected");
         let stream = Arc::new(Stream::from(stream));
-        let table = Table::new(ConnectionLimits::new().max_http2_bytes(64 << 10));
-        let (progress, network) = (Progress::new(), Network::Ip(Ipv4Addr::LOCALHOST.into()));
+        let network = Network::Ip(Ipv4Addr::new(127, 0, 0, last).into());
+        let progress = Progress::new();
         let place = table.enter(&stream, &progress, network, Duration::ZERO);
         let state = ConnectionState::new(progress, Some(place.expect("there is a place")));
         Arc::new(state)
@@ -233,9 +241,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipelined_request_lets_other_tasks_have_their_turn() {
+    async fn on_one_task_each_request_lets_others_have_their_turn() {
         let state = connection().await;
-        let polls_of_next = async || {
+        for (is_multiplexed, expected) in [(false, 2), (true, 1)] {
+            state.is_multiplexed.store(is_multiplexed, Relaxed);
             let mut activity = Activity::begin(Arc::clone(&state));
             let mut answer = pin!(activity.start(async {}));
             let mut polls = 0;
@@ -244,15 +253,27 @@ mod tests {
                 answer.as_mut().poll(cx)
             })
             .await;
-            polls
-        };
-        state.has_arrived();
-        assert_eq!(polls_of_next().await, 1);
-        assert_eq!(polls_of_next().await, 2, "nothing was read since the one before");
-        state.has_arrived();
-        assert_eq!(polls_of_next().await, 1);
-        state.is_multiplexed.store(true, Relaxed);
-        assert_eq!(polls_of_next().await, 1, "these are tasks of their own");
+            assert_eq!(polls, expected, "multiplexed: {is_multiplexed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_all_unauthenticated_requests_so_many_begin_at_once() {
+        let table = table();
+        let [one, other] = [connection_in(&table, 1).await, connection_in(&table, 2).await];
+        let [place, other] = [&one, &other].map(|state| state.place.as_ref().expect("it has one"));
+        let mut busy = Vec::new();
+        for _ in 0..MAX_STARTS {
+            let mut turn = place.start(None).expect("unbounded");
+            turn.wait().await;
+            busy.push(turn);
+        }
+        let alice: UserName = "alice".parse().expect("a user name");
+        place.start(Some(&alice)).expect("unbounded").wait().await;
+        let mut start = other.start(None).expect("unbounded");
+        assert!(timeout(Duration::from_millis(50), start.wait()).await.is_err());
+        busy.pop();
+        start.wait().await;
     }
 
     #[tokio::test]

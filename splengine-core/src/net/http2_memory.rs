@@ -17,6 +17,8 @@ pub(crate) struct Http2Budgets {
     /// Of the guests of callers, by who has invited them.
     guests: CallerBudgets,
     unauthenticated: MemoryBudget,
+    /// What the connections themselves take, other than the first.
+    connections: CallerBudgets,
     /// Connections of callers of which more is uncounted than of their others.
     first: KeyedSemaphore<UserName>,
 }
@@ -39,14 +41,20 @@ struct Held {
     library_bytes: usize,
     /// Of one of the first connections of its caller.
     first: Option<KeyedPermit<UserName>>,
+    /// Of one of the others, for the connection itself.
+    connection: Option<Reservation>,
+    /// Of one of the others for which there was no room.
+    owed_connection: Option<MemoryBudget>,
 }
 
 impl Http2Budgets {
-    pub(crate) fn new(whole: &MemoryBudget, bytes: usize) -> Self {
+    /// Makes budgets in `whole`, which has `bytes`, and for the connections themselves in `connections`.
+    pub(crate) fn new(whole: &MemoryBudget, bytes: usize, connections: &MemoryBudget) -> Self {
         Self {
             callers: CallerBudgets::new(whole),
             guests: CallerBudgets::new(&whole.share(bytes / 4)),
             unauthenticated: whole.share(bytes / 4),
+            connections: CallerBudgets::new(connections),
             first: KeyedSemaphore::new(FIRST_CONNECTIONS),
         }
     }
@@ -71,14 +79,15 @@ impl Http2Memory {
         let _ = self.resize(&mut held, bytes, library_bytes);
     }
 
-    /// Counts `library_bytes` of what the library holds, in place of what was counted of it before.
+    /// Counts `library_bytes` of what the library holds, in place of what was counted of it before, and the connection
+    /// itself, where that had no room before.
     pub(crate) fn set_library(&self, library_bytes: usize) -> Result<(), MemoryError> {
         let mut held = self.lock();
         let bytes = held.head_bytes;
-        match held.library_bytes == library_bytes {
-            true => Ok(()),
-            false => self.resize(&mut held, bytes, library_bytes),
+        if held.library_bytes != library_bytes {
+            self.resize(&mut held, bytes, library_bytes)?;
         }
+        held.count_connection()
     }
 
     fn resize(
@@ -113,7 +122,7 @@ impl Http2Memory {
         let Some(budgets) = &self.budgets else { return true };
         let (user, is_guest) = (caller.accounted_user(), caller.guest().is_some());
         let may_be_first = is_multiplexed && !is_guest;
-        let mut first = budgets.first.enter(user.clone()).ok().filter(|_| may_be_first);
+        let mut first = may_be_first.then(|| budgets.first.enter(user.clone()).ok()).flatten();
         let first = first.take_if(|first| first.try_wait());
         let is_first = first.is_some();
         let share = if is_guest { budgets.guests.of(user) } else { budgets.callers.of(user) };
@@ -124,6 +133,11 @@ impl Http2Memory {
             Err(_) => held.owed = Some(share),
         }
         held.first = first;
+        if is_multiplexed && !is_first {
+            held.owed_connection = Some(budgets.connections.of(user));
+            // Where there is no room, nothing more is read.
+            let _ = held.count_connection();
+        }
         is_first
     }
 
@@ -136,7 +150,78 @@ impl Held {
     fn counted(&self) -> usize {
         self.head_bytes.saturating_add(self.library_bytes)
     }
+
+    fn count_connection(&mut self) -> Result<(), MemoryError> {
+        if let Some(share) = &self.owed_connection {
+            let mut reservation = share.reservation();
+            reservation.try_grow(CONNECTION_BYTES)?;
+            (self.connection, self.owed_connection) = (Some(reservation), None);
+        }
+        Ok(())
+    }
 }
 
 /// So many connections of a caller are the first.
 const FIRST_CONNECTIONS: usize = 32;
+/// What a connection takes in memory, beside what is never counted. Measured: the library's buffers and the task have
+/// 41 KiB.
+pub(crate) const CONNECTION_BYTES: usize = 36 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::auth::{Access, Guest};
+    use crate::ids::{SessionId, ShareId};
+
+    /// A connection of `caller` that holds as many KiB as it can, and whether it is one of their first.
+    fn filled(budgets: &Arc<Http2Budgets>, caller: &Caller) -> (Http2Memory, usize, bool) {
+        let memory = Http2Memory::new(Some(Arc::clone(budgets)));
+        let is_first = memory.set_authenticated(caller, true);
+        let kib = (0..1024).take_while(|_| memory.take(1 << 10).is_ok()).count();
+        (memory, kib, is_first)
+    }
+
+    #[test]
+    fn guests_hold_a_part_of_their_own() {
+        let bytes = 64 << 10;
+        let [whole, connections] = [bytes, 1 << 20].map(MemoryBudget::new);
+        let budgets = Arc::new(Http2Budgets::new(&whole, bytes, &connections));
+        let alice = Caller::new("alice").expect("a user name");
+        let guest = Guest {
+            share: ShareId::new(),
+            session: SessionId::new(alice.user()),
+            access: Access::View,
+            expires: SystemTime::now(),
+            owner: alice.user().clone(),
+        };
+        let guest = Caller::new_guest("guest".parse().expect("a user name"), guest);
+        let (_guests, kib, is_first) = filled(&budgets, &guest);
+        assert_eq!((kib, is_first), (8, false), "half of a quarter");
+        let (_more, kib, is_first) = filled(&budgets, &guest);
+        assert_eq!((kib, is_first), (0, false), "all of their host's guests together");
+        let (_own, kib, is_first) = filled(&budgets, &alice);
+        assert_eq!((kib, is_first), (32, true), "half of all");
+    }
+
+    #[test]
+    fn connections_beyond_the_first_count_themselves() {
+        let [whole, connections] = [64 << 10, 4 * CONNECTION_BYTES].map(MemoryBudget::new);
+        let budgets = Arc::new(Http2Budgets::new(&whole, 64 << 10, &connections));
+        let alice = Caller::new("alice").expect("a user name");
+        let open = |is_multiplexed| {
+            let memory = Http2Memory::new(Some(Arc::clone(&budgets)));
+            let is_first = memory.set_authenticated(&alice, is_multiplexed);
+            (memory, is_first)
+        };
+        let first: Vec<_> = (0..FIRST_CONNECTIONS).map(|_| open(true)).collect();
+        assert!(first.iter().all(|(memory, is_first)| *is_first && memory.set_library(0).is_ok()));
+        let (others, (next, _)) = ([open(true), open(true)], open(true));
+        assert!(others.iter().all(|(memory, is_first)| !is_first && memory.set_library(0).is_ok()));
+        assert!(next.set_library(0).is_err(), "a caller has half of it");
+        assert!(open(false).0.set_library(0).is_ok(), "of HTTP/1.1");
+        drop(others);
+        assert!(next.set_library(0).is_ok());
+    }
+}

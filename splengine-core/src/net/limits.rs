@@ -115,6 +115,8 @@ impl ConnectionLimits {
     /// Part of it is not counted: 128 KiB and 64 streams with their requests of each of the first 32 connections of a
     /// caller; 4 KiB of each further one, and of each of a guest; 16 KiB and two requests with heads of up to 4 KiB of an
     /// unauthenticated one. Each request beyond these counts as 18.5 KiB, or 8.5 KiB on an unauthenticated connection.
+    /// Apart from this maximum, each of these further connections itself counts as 36 KiB of the memory of the engine
+    /// that [counts them](Self::counted_by).
     ///
     /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
     /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use crate::net::HttpBounds;
 use crate::net::answers::Answers;
 use crate::net::http2_memory::Http2Memory;
-use crate::net::table::{Progress, TableEntry, TurnKey};
+use crate::net::table::{Progress, StartPermit, TableEntry};
 use crate::net::unread::UnreadBodies;
-use crate::quota::{KeyedPermit, MemoryError};
+use crate::quota::MemoryError;
 use crate::user_name::UserName;
 
 /// What is known of a connection.
@@ -22,8 +22,6 @@ pub(crate) struct ConnectionState {
     /// It is one of the first connections of that user.
     pub(super) is_first: AtomicBool,
     pub(super) has_begun: AtomicBool,
-    /// Something was read since a request has begun last.
-    pub(super) has_read: AtomicBool,
     /// The client takes nothing at the moment.
     pub(super) is_blocked: AtomicBool,
     /// Something was written since it was last flushed.
@@ -62,7 +60,6 @@ impl ConnectionState {
             user: OnceLock::new(),
             is_first: AtomicBool::new(false),
             has_begun: AtomicBool::new(false),
-            has_read: AtomicBool::new(false),
             is_blocked: AtomicBool::new(false),
             is_unflushed: AtomicBool::new(false),
             half_close: AtomicBool::new(false),
@@ -163,10 +160,9 @@ impl ConnectionState {
         self.place.as_ref()?.read(self.user.get())
     }
 
-    /// Begins a request of a multiplexed connection that is counted.
-    pub(super) fn start_turn(&self) -> Option<KeyedPermit<TurnKey>> {
-        let place = self.place.as_ref().filter(|_| self.is_multiplexed.load(Relaxed))?;
-        place.start(self.user.get())
+    /// Begins a request of a connection that is counted.
+    pub(super) fn start_turn(&self) -> Option<StartPermit> {
+        self.place.as_ref()?.start(self.user.get())
     }
 
     pub(super) fn announced(&self) -> MutexGuard<'_, Option<&'static [u8]>> {
@@ -175,7 +171,6 @@ impl ConnectionState {
 
     /// Notes that something was read.
     pub(super) fn has_arrived(&self) {
-        self.has_read.store(true, Relaxed);
         if !self.is_multiplexed.load(Relaxed)
             && self.arriving.borrow().is_none()
             && *self.progress.active.borrow() == 0

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::auth::Network;
-use crate::net::http2_memory::Http2Budgets;
+use crate::net::http2_memory::{CONNECTION_BYTES, Http2Budgets};
 use crate::net::limits::ConnectionLimits;
 use crate::net::stream::Stream;
 use crate::quota::{
@@ -24,8 +24,10 @@ use crate::user_name::UserName;
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
     pub(crate) http2_budgets: Arc<Http2Budgets>,
-    /// Requests over HTTP/2 whose work begins.
+    /// Requests of HTTP whose work begins.
     starts: KeyedSemaphore<TurnKey>,
+    /// Those of them that are of unauthenticated connections.
+    unauthenticated_starts: Arc<Semaphore>,
     /// Connections of HTTP/2 whose requests are read.
     reads: KeyedSemaphore<TurnKey>,
     /// Of authenticated connections that never make room.
@@ -107,19 +109,32 @@ pub(crate) enum TurnKey {
     Network(Network),
 }
 
+/// Place of a request among those that begin, of its key and, if it is unauthenticated, of all such requests.
+#[derive(Debug)]
+pub(crate) struct StartPermit {
+    of_key: KeyedPermit<TurnKey>,
+    /// Until it is its turn.
+    of_all: Option<Arc<Semaphore>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
 impl Table {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         let shares = CallerPlaces::new(limits.connections());
         let bytes = limits.max_http2_bytes;
-        let whole = match &limits.engine_memory {
+        let budget = |bytes| match &limits.engine_memory {
             Some(memory) => memory.budget(bytes),
             None => MemoryBudget::new(bytes),
         };
-        let http2_budgets = Arc::new(Http2Budgets::new(&whole, bytes));
+        // One caller may have all connections.
+        let of_connections = limits.connections().saturating_mul(2 * CONNECTION_BYTES);
+        let connections = budget(of_connections);
+        let http2_budgets = Arc::new(Http2Budgets::new(&budget(bytes), bytes, &connections));
         Arc::new(Self {
             limits,
             http2_budgets,
             starts: KeyedSemaphore::new(MAX_STARTS),
+            unauthenticated_starts: Arc::new(Semaphore::new(MAX_STARTS)),
             reads: KeyedSemaphore::new(1),
             shares,
             state: Mutex::default(),
@@ -405,6 +420,17 @@ impl Progress {
     }
 }
 
+impl StartPermit {
+    /// Waits until the request may begin.
+    pub(crate) async fn wait(&mut self) {
+        self.of_key.wait().await;
+        if let Some(of_all) = self.of_all.take() {
+            // It is never closed.
+            self.permit = of_all.acquire_owned().await.ok();
+        }
+    }
+}
+
 impl TableEntry {
     pub(crate) fn limits(&self) -> &ConnectionLimits {
         &self.table.limits
@@ -415,8 +441,10 @@ impl TableEntry {
     }
 
     /// Begins a request of `user`, or of an unauthenticated client.
-    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<KeyedPermit<TurnKey>> {
-        self.table.starts.enter(self.turn_key(user)).ok()
+    pub(crate) fn start(&self, user: Option<&UserName>) -> Option<StartPermit> {
+        let of_key = self.table.starts.enter(self.turn_key(user)).ok()?;
+        let of_all = user.is_none().then(|| Arc::clone(&self.table.unauthenticated_starts));
+        Some(StartPermit { of_key, of_all, permit: None })
     }
 
     /// Begins to read requests of `user`, or of an unauthenticated client. Returns what to wait for, if anything: the
@@ -530,7 +558,7 @@ impl TableEntry {
     }
 }
 
-/// How many requests of one caller, or unauthenticated network, over HTTP/2 begin at once.
+/// How many requests of one caller, of one unauthenticated network, and of all unauthenticated clients begin at once.
 pub(crate) const MAX_STARTS: usize = 32;
 /// With so many requests of one caller, or network, that were read and have not begun, no more are read.
 pub(crate) const MAX_UNSTARTED: usize = 64;
