@@ -27,6 +27,8 @@ pub(super) struct Circumstances<'a> {
     pub(super) authorities: &'a [KeyData],
     /// The user's own lines.
     pub(super) entries: &'a [Entry],
+    /// No file of these could not be read.
+    pub(super) is_complete: bool,
 }
 
 /// What the certificate lets its bearer do. That the bearer has its key, the caller has seen.
@@ -34,7 +36,7 @@ pub(super) fn judge(
     certificate: &Certificate,
     circumstances: &Circumstances<'_>,
 ) -> Result<Options, Refusal> {
-    let Circumstances { user, from, now, authorities, entries } = *circumstances;
+    let Circumstances { from, now, is_complete, .. } = *circumstances;
     if certificate.cert_type() != CertType::User {
         return Err(Refusal::HostCertificate);
     }
@@ -50,7 +52,18 @@ pub(super) fn judge(
     // The signature again, which costs little: so this is right wherever it is asked from.
     let fingerprint = authority.fingerprint(HashAlg::Sha256);
     certificate.validate_at(now_secs, [&fingerprint]).map_err(|_| Refusal::Validity)?;
+    // What can't be read might let it in.
+    by_authority(certificate, own, circumstances)
+        .map_err(|refusal| if is_complete { refusal } else { Refusal::Files })
+}
 
+fn by_authority(
+    certificate: &Certificate,
+    own: Options,
+    circumstances: &Circumstances<'_>,
+) -> Result<Options, Refusal> {
+    let Circumstances { user, authorities, entries, .. } = *circumstances;
+    let authority = certificate.signature_key();
     // A line of the user's own first, as it may allow less; the last one tells why not.
     let mut refusal = Refusal::Authority;
     for entry in entries.iter().filter(|entry| entry.options.is_authority) {

@@ -53,7 +53,7 @@ impl Sources {
         self.require_unrevoked(&[key])?;
         let user = parse(client.user)?;
         // Any key may be a certificate's.
-        if !self.authorities().is_empty() {
+        if self.authorities().is_ok_and(|authorities| !authorities.is_empty()) {
             return Ok(());
         }
         let (entries, now) = (self.entries(&user)?, SystemTime::now());
@@ -92,13 +92,17 @@ impl Sources {
         let user = parse(client.user)?;
         self.require_unrevoked(&[certificate.public_key(), certificate.signature_key()])?;
         // Neither needs the other.
-        let (authorities, entries) = (self.authorities(), self.entries(&user).unwrap_or_default());
+        let (authorities, entries) = (self.authorities(), self.entries(&user));
+        let is_complete =
+            !matches!(authorities, Err(Refusal::Files)) && !matches!(entries, Err(Refusal::Files));
+        let (authorities, entries) = (authorities.unwrap_or_default(), entries.unwrap_or_default());
         let circumstances = Circumstances {
             user: &user,
             from: client.from.ip(),
             now: SystemTime::now(),
             authorities: &authorities,
             entries: &entries,
+            is_complete,
         };
         let terms = certificate::judge(certificate, &circumstances)?;
         let how = certificate::describe(certificate);
@@ -131,15 +135,10 @@ impl Sources {
         Ok(skip_bad(&self.warnings, &path, lines))
     }
 
-    fn authorities(&self) -> Vec<KeyData> {
-        let Some(path) = &self.trusted_ca else { return Vec::new() };
-        match file::read(path) {
-            Ok(bytes) => skip_bad(&self.warnings, path, authorities(&bytes)),
-            Err(error) => {
-                self.unusable(&error);
-                Vec::new()
-            }
-        }
+    fn authorities(&self) -> Result<Vec<KeyData>, Refusal> {
+        let Some(path) = &self.trusted_ca else { return Ok(Vec::new()) };
+        let bytes = file::read(path).map_err(|error| self.unusable(&error))?;
+        Ok(skip_bad(&self.warnings, path, authorities(&bytes)))
     }
 
     /// A list that can't be read, or not all of it, lets nobody in: who is on it is not known.

@@ -215,3 +215,23 @@ async fn passwords_are_off_until_switched_on() {
     assert!(users.by_password("bob", &Secret::new("x"), HERE).await.is_none());
     assert!(!format!("{users:?} {:?}", *grant).contains("salt"));
 }
+
+#[tokio::test]
+async fn who_has_a_certificate_stays_while_a_file_cant_be_read() {
+    let (dir, authority) = (Dir::new(), key());
+    let (ca, lines) = (dir.write("ca", &text(&authority)), dir.write("alice", ""));
+    let users = Users::new().trusted_ca(&ca).expect("a file");
+    let users = users.authorized_keys(dir.path()).expect("a directory");
+    let signed = certificate(&authority, &key(), "alice");
+    let entry = users.by_certificate("alice", &signed, HERE).await.expect("let in");
+    chmod(&ca, 0o666);
+    assert!(users.would_let_in(&entry).await);
+    assert!(users.by_certificate("alice", &signed, HERE).await.is_none(), "nobody new");
+    chmod(&ca, 0o600);
+    dir.write("ca", &text(&key()));
+    assert!(!users.would_let_in(&entry).await);
+    chmod(&lines, 0o666);
+    assert!(users.would_let_in(&entry).await, "a line of the user's own may name the authority");
+    chmod(&lines, 0o600);
+    assert!(!users.would_let_in(&entry).await);
+}

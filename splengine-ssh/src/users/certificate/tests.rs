@@ -55,6 +55,7 @@ impl Case {
                     std::slice::from_ref(&authority)
                 },
                 entries: &entries,
+                is_complete: true,
             },
         )
     }
