@@ -73,7 +73,9 @@ impl Names {
         let of_step = |step: &StepFacts| {
             let texts = [&step.args, &step.env, &step.depends_on].into_iter().flatten();
             let texts = texts.map(|text| size_of::<String>() + text.len());
-            size_of::<StepFacts>() + step.id.len() + step.command.len() + texts.sum::<usize>()
+            let workdir = step.workdir.as_ref().map_or(0, String::len);
+            let single = step.id.len() + step.command.len() + workdir;
+            size_of::<StepFacts>() + single + texts.sum::<usize>()
         };
         self.steps.iter().map(of_step).sum()
     }
