@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use splengine_avro::AvroServer;
 use splengine_core::auth::SharedAuthenticator;
-use splengine_core::net::{ListenAddr, Server, bind};
+use splengine_core::net::{ListenAddr, Listener, Server, bind};
 use splengine_core::testing::conformance::ServerCheck::{self, *};
 use splengine_core::testing::conformance::{
     ClientError, Outcome, ServerClient, ServerReport, ServerSetup, ServerSuite, ServerViolation,
@@ -54,8 +54,21 @@ async fn http() {
     let suite = ServerSuite::new(dir.path(), async |setup: ServerSetup| {
         let server = HttpServer::builder(setup.engine).authenticate(setup.users);
         let server = server.bind("127.0.0.1:0").await?.connection_limits(setup.connections);
-        let client =
-            HttpClient { addr: server.local_addr().tcp().expect("TCP"), prefix: "", login: bearer };
+        let client = HttpClient { addr: server.local_addr(), prefix: "", login: bearer };
+        Ok((server, client))
+    });
+    assert_eq!(skipped(suite.run().await), [Terminal]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http_on_a_unix_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("http.sock");
+    let suite = ServerSuite::new(dir.path(), async |setup: ServerSetup| {
+        let server = HttpServer::builder(setup.engine).authenticate(setup.users);
+        let listener = Listener::bind_unix(&path, 0o600).await?;
+        let server = server.listen(listener)?.connection_limits(setup.connections);
+        let client = HttpClient { addr: server.local_addr(), prefix: "", login: bearer };
         Ok((server, client))
     });
     assert_eq!(skipped(suite.run().await), [Terminal]);
@@ -105,7 +118,7 @@ async fn ssh() {
         let client = SshClient(server.local_addr().tcp().expect("TCP"));
         Ok((server, client))
     });
-    assert_eq!(skipped(suite.run().await), [Files, Batch]);
+    assert_eq!(skipped(suite.run().await), [Batch]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +188,7 @@ async fn embedded_in_axum() {
     let suite = ServerSuite::new(dir.path(), async |setup: ServerSetup| {
         let (listener, local_addr) = bind("127.0.0.1:0").await?;
         let router = embed_in_axum::app(&setup.engine);
-        let http = HttpClient { addr: local_addr, prefix: "/spl", login };
+        let http = HttpClient { addr: local_addr.into(), prefix: "/spl", login };
         let ws = WsClient { addr: local_addr, path: "/spl/ws/terminal", login };
         Ok((Application { listener, local_addr, router }, ApplicationClient { http, ws }))
     });

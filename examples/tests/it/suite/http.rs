@@ -1,18 +1,17 @@
 //! A client of HTTP.
 
-use std::net::SocketAddr;
-
 use serde_json::{Value, json};
+use splengine_core::net::ListenAddr;
 use splengine_core::testing::conformance::{ClientError, Outcome, ServerClient, TestUser};
 use splengine_core::{ErrorKind, Reason};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::conformance::base64;
 use crate::server::split_answer;
 
 pub(super) struct HttpClient {
-    pub(super) addr: SocketAddr,
+    pub(super) addr: ListenAddr,
     /// What the paths begin with.
     pub(super) prefix: &'static str,
     /// A user's header; none for a user whom the server can't know.
@@ -29,7 +28,7 @@ impl HttpClient {
         body: &[u8],
     ) -> Result<Vec<u8>, ClientError> {
         let login = (self.login)(user).ok_or(ClientError::Unsupported)?;
-        let mut stream = TcpStream::connect(self.addr).await.map_err(ClientError::failed)?;
+        let mut stream = connect(&self.addr).await.map_err(ClientError::failed)?;
         let (prefix, length) = (self.prefix, body.len());
         let head = format!(
             "{method} {prefix}{path} HTTP/1.1\r\nHost: test\r\n{login}Content-Length: {length}\r\n\
@@ -90,6 +89,18 @@ impl ServerClient for HttpClient {
         let answer = self.ask_json(user, "/api/v1/batches?wait=true", &body).await?;
         Ok(Outcome::new(code(&answer)).stdout(answer["stdout"].as_str().unwrap_or_default()))
     }
+}
+
+trait Stream: AsyncRead + AsyncWrite {}
+
+impl<S: AsyncRead + AsyncWrite> Stream for S {}
+
+async fn connect(addr: &ListenAddr) -> std::io::Result<Box<dyn Stream + Send + Unpin>> {
+    Ok(match addr {
+        ListenAddr::Tcp(addr) => Box::new(TcpStream::connect(addr).await?),
+        ListenAddr::Unix(path) => Box::new(UnixStream::connect(path).await?),
+        _ => return Err(std::io::ErrorKind::Unsupported.into()),
+    })
 }
 
 fn code(answer: &Value) -> i32 {

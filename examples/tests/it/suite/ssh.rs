@@ -5,10 +5,15 @@ use std::sync::Arc;
 
 use russh::client::{self, Handle, Msg};
 use russh::{Channel, ChannelMsg, Sig};
+use russh_sftp::client::SftpSession;
+use russh_sftp::client::error::Error as SftpError;
+use russh_sftp::protocol::StatusCode;
 use splengine_core::ErrorKind;
 use splengine_core::testing::conformance::{
     ClientError, Outcome, ServerClient, TestUser, command_line,
 };
+
+use tokio::io::AsyncWriteExt as _;
 
 use crate::conformance::Trusting;
 
@@ -30,6 +35,32 @@ impl SshClient {
         let channel = client.channel_open_session().await.map_err(ClientError::failed)?;
         Ok((client, channel))
     }
+
+    async fn sftp(&self, user: TestUser) -> Result<(Handle<Trusting>, SftpSession), ClientError> {
+        let (client, mut channel) = self.open(user).await?;
+        channel.request_subsystem(true, "sftp").await.map_err(ClientError::failed)?;
+        match channel.wait().await {
+            Some(ChannelMsg::Success) => {}
+            Some(ChannelMsg::Failure) => {
+                return Err(outcome(channel)
+                    .await
+                    .map_or_else(|error| error, |_| ClientError::failed("no subsystem")));
+            }
+            other => return Err(ClientError::failed(format!("no answer: {other:?}"))),
+        }
+        let sftp = SftpSession::new(channel.into_stream()).await;
+        Ok((client, sftp.map_err(of_sftp)?))
+    }
+}
+
+fn of_sftp(error: SftpError) -> ClientError {
+    let SftpError::Status(status) = &error else { return ClientError::failed(error) };
+    let kind = match status.status_code {
+        StatusCode::NoSuchFile => ErrorKind::NotFound,
+        StatusCode::PermissionDenied => ErrorKind::Forbidden,
+        _ => return ClientError::failed(error),
+    };
+    ClientError::refused([kind], &status.error_message)
 }
 
 impl ServerClient for SshClient {
@@ -53,6 +84,18 @@ impl ServerClient for SshClient {
         channel.request_shell(true).await.map_err(ClientError::failed)?;
         channel.data_bytes(input.as_bytes().to_vec()).await.map_err(ClientError::failed)?;
         outcome(channel).await
+    }
+
+    async fn write_file(&self, user: TestUser, path: &str, data: &[u8]) -> Result<(), ClientError> {
+        let (_client, sftp) = self.sftp(user).await?;
+        let mut file = sftp.create(path).await.map_err(of_sftp)?;
+        file.write_all(data).await.map_err(ClientError::failed)?;
+        file.shutdown().await.map_err(ClientError::failed)
+    }
+
+    async fn read_file(&self, user: TestUser, path: &str) -> Result<Vec<u8>, ClientError> {
+        let (_client, sftp) = self.sftp(user).await?;
+        sftp.read(path).await.map_err(of_sftp)
     }
 }
 

@@ -4,13 +4,12 @@ use std::fs;
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::error::ErrorKind;
 use crate::execute::Reason;
 use crate::testing::conformance::server::check::Fail;
-use crate::testing::conformance::server::opened::{Opened, not_done};
+use crate::testing::conformance::server::opened::{Opened, connect, not_done};
 use crate::testing::conformance::server::rules::{ended, refused};
 use crate::testing::conformance::{ClientError, ServerClient, TestUser};
 
@@ -63,11 +62,11 @@ pub(super) async fn drain<C: ServerClient>(it: Opened<C>) -> Result<(), Fail> {
     if timeout(it.patience, draining).await.is_err() {
         return Fail::violation("the engine is not drained, though nothing runs any more");
     }
-    let (addr, patience) = (it.addr, it.patience);
+    let (addr, patience) = (it.addr.clone(), it.patience);
     it.close().await?;
     // A program that is just being started by another thread holds the socket for a moment, until it is the program.
     let refused = async {
-        while TcpStream::connect(addr).await.is_ok() {
+        while connect(&addr).await.is_ok() {
             sleep(Duration::from_millis(20)).await;
         }
     };
@@ -89,7 +88,7 @@ pub(super) async fn cancelled<C: ServerClient>(it: &Opened<C>) -> Result<(), Fai
 pub(super) async fn connections<C: ServerClient>(it: &Opened<C>) -> Result<(), Fail> {
     let mut silent = Vec::new();
     for _ in 0..MAX_CONNECTIONS * 2 {
-        let connected = timeout(it.patience, TcpStream::connect(it.addr)).await;
+        let connected = timeout(it.patience, connect(&it.addr)).await;
         let Ok(Ok(stream)) = connected else {
             return Fail::violation("a connection was not accepted, and was expected to be");
         };

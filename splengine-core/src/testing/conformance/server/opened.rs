@@ -1,7 +1,9 @@
-use std::net::SocketAddr;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::io::AsyncRead;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -11,7 +13,7 @@ use crate::engine::{Engine, EngineBuilder};
 use crate::execute::{Cancel, Command, Execute, ExecuteError, Exit, Output, Stdin};
 use crate::files::FilePolicy;
 use crate::local::LocalExecutor;
-use crate::net::{ConnectionLimits, Server};
+use crate::net::{ConnectionLimits, ListenAddr, Server};
 use crate::session::SessionPolicy;
 use crate::store::MemoryStore;
 use crate::testing::conformance::server::check::Fail;
@@ -30,7 +32,7 @@ pub(super) struct Opener<O> {
 pub(super) struct Opened<C> {
     pub(super) engine: Engine,
     pub(super) client: C,
-    pub(super) addr: SocketAddr,
+    pub(super) addr: ListenAddr,
     pub(super) root: PathBuf,
     pub(super) patience: Duration,
     end: Option<oneshot::Sender<()>>,
@@ -87,11 +89,13 @@ where
         let engine = engine.build().map_err(not_set_up)?;
         let setup = ServerSetup { engine: engine.clone(), users: TestUsers, connections };
         let (server, client) = (self.open)(setup).await.map_err(|error| {
-            Fail::Violation(format!("the server does not open, and was expected to: {error}"))
+            let mut problem = format!("the server does not open, and was expected to: {error}");
+            for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+                problem.push_str(&format!(": {cause}"));
+            }
+            Fail::Violation(problem)
         })?;
-        let Some(addr) = server.local_addr().tcp() else {
-            return Fail::violation("the server does not listen on TCP, and was expected to");
-        };
+        let addr = server.local_addr();
         let (end, ended) = oneshot::channel();
         let serving = tokio::spawn(server.run_until(async {
             // A sender that is dropped ends the server, too.
@@ -176,6 +180,14 @@ impl<C> Drop for Opened<C> {
         self.engine.kill();
         self.serving.abort();
     }
+}
+
+/// Connects to a server as a client that sends nothing.
+pub(super) async fn connect(addr: &ListenAddr) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
+    Ok(match addr {
+        ListenAddr::Tcp(addr) => Box::new(TcpStream::connect(addr).await?),
+        ListenAddr::Unix(path) => Box::new(UnixStream::connect(path).await?),
+    })
 }
 
 pub(super) fn not_done(what: &str, user: TestUser, error: &ClientError) -> Fail {
