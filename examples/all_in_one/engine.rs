@@ -14,10 +14,11 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
+        .runs_dir(settings.root.join("runtime/runs"))
         // No other part of this program starts a process.
         .reap_unknown(true);
     // Other directories below `runtime` belong to the callers that made them, who may work in them.
-    let executor = ["batches", "logins", "sessions", "ssh"]
+    let executor = ["batches", "logins", "runs", "sessions", "ssh"]
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);

@@ -225,6 +225,67 @@ fn main_of_the_hider() {
     panic!("{}", std::process::Command::new("/bin/sh").arg("-c").arg(then).exec());
 }
 
+/// Files that the script's processes write their numbers to.
+const HIDING: [&str; 3] = ["child", "stray", "below"];
+
+/// Starts one process below a command's program, one that leaves it, and one below that.
+fn hiding_script() -> String {
+    let own = std::env::current_exe().expect("known");
+    let hide = format!(
+        "{} --exact crash::main_of_the_hider --ignored --nocapture",
+        own.to_str().expect("text")
+    );
+    format!(
+        "THEN='echo $$ >child; exec sleep 600' {hide} &
+         (THEN='echo $$ >stray; sh -c \"echo \\$\\$ >below; exec env -i sleep 600\"; exit' {hide} &)
+         wait"
+    )
+}
+
+#[test]
+fn an_execution_of_a_killed_server_is_ended_by_the_next() {
+    for mode in ["off", "auto"] {
+        let bench = Bench { root: tempfile::tempdir().expect("a directory") };
+        let config = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(config.path(), format!("[cgroup]\nmode = \"{mode}\"\n")).expect("writes");
+        let config = ["--config", config.path().to_str().expect("text")];
+        let (server, addr) = bench.start_with(&config);
+        let body = |script: &str, background: &str| {
+            json!({"command": "sh -c", "args": [script], "background": background}).to_string()
+        };
+        // Once a run is over, what it has kept is let be.
+        let kept = body("sleep 600 >/dev/null 2>&1 & echo $! >kept", "keep");
+        assert_eq!(ask(&addr, "POST /api/v1/execute", &kept).0, 200);
+        let runs = body(&hiding_script(), "kill");
+        let asked = std::thread::spawn(move || {
+            let head = format!(
+                "POST /api/v1/execute HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer {ALICE}\r\n\
+                 Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+                runs.len()
+            );
+            http(&addr, &(head + &runs))
+        });
+        let pid = |name: &str| {
+            let text = std::fs::read_to_string(bench.root.path().join(name)).ok()?;
+            text.trim().parse::<u32>().ok()
+        };
+        eventually("all run", || HIDING.iter().all(|name| pid(name).is_some()));
+        server.signal(Signal::KILL);
+        assert_eq!(server.wait().0, None);
+        drop(asked.join().expect("no panic"));
+        assert!(HIDING.iter().all(|name| pid(name).is_some_and(lives)));
+        let (server, _addr) = bench.start_with(&config);
+        for name in HIDING {
+            assert!(!pid(name).is_some_and(lives), "{name} is left with cgroups {mode}");
+        }
+        let kept = pid("kept").filter(|pid| lives(*pid)).expect("it continues");
+        let kept = i32::try_from(kept).ok().and_then(rustix::process::Pid::from_raw);
+        rustix::process::kill_process(kept.expect("a number"), Signal::KILL).expect("it lives");
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait().0, Some(0));
+    }
+}
+
 #[test]
 fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
     let bench = Bench { root: tempfile::tempdir().expect("a directory") };
@@ -233,24 +294,13 @@ fn processes_of_a_killed_server_that_hide_are_ended_by_the_next() {
     std::fs::write(config.path(), "[cgroup]\nmode = \"off\"\n").expect("writes");
     let config = ["--config", config.path().to_str().expect("text")];
     let (server, addr) = bench.start_with(&config);
-    let own = std::env::current_exe().expect("known");
-    let hide = format!(
-        "{} --exact crash::main_of_the_hider --ignored --nocapture",
-        own.to_str().expect("text")
-    );
-    // One below the step's program, one that left it, one below that.
-    let script = format!(
-        "THEN='echo $$ >child; exec sleep 600' {hide} &
-         (THEN='echo $$ >stray; sh -c \"echo \\$\\$ >below; exec env -i sleep 600\"; exit' {hide} &)
-         wait"
-    );
-    let batch = json!({"steps": [{"id": "long", "command": "sh -c", "args": [script]}]});
+    let batch = json!({"steps": [{"id": "long", "command": "sh -c", "args": [hiding_script()]}]});
     let id = submit(&addr, "long", &batch).expect("an answer");
     let pid = |name: &str| {
         let text = std::fs::read_to_string(bench.root.path().join(name)).ok()?;
         text.trim().parse::<u32>().ok()
     };
-    let names = ["child", "stray", "below"];
+    let names = HIDING;
     eventually("all run", || names.iter().all(|name| pid(name).is_some()));
     server.signal(Signal::KILL);
     assert_eq!(server.wait().0, None);

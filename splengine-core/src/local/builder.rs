@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::local::launch::Host;
 use crate::local::pty_host::Cgroup;
 use crate::local::{CgroupMode, Environment, LocalExecutor, PtyHost};
-use crate::process::{self, Attributes, Cgroups, OomCounter, TagError};
+use crate::process::{self, Attributes, Cgroups, OomCounter, RunFile, TagError};
 use crate::protected::Protected;
 use crate::quota::CallerPlaces;
 use crate::root::Root;
@@ -36,6 +36,15 @@ pub enum SetupError {
     /// The cgroup that was asked for can't be used.
     #[error("cgroup `{}` can't be used", path.display())]
     Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// Error of the operating system.
+        #[source]
+        source: io::Error,
+    },
+    /// The [directory of runs](LocalExecutorBuilder::runs_dir) can't be used.
+    #[error("runs can't be noted in `{}`", path.display())]
+    RunsDir {
         /// The directory.
         path: PathBuf,
         /// Error of the operating system.
@@ -107,6 +116,7 @@ pub struct LocalExecutorBuilder {
     protected: Vec<PathBuf>,
     attributes: Attributes,
     max_background_runs: usize,
+    runs_dir: Option<PathBuf>,
 }
 
 impl LocalExecutor {
@@ -136,6 +146,7 @@ impl LocalExecutorBuilder {
             protected: Vec::new(),
             attributes: Attributes::of_this_process(),
             max_background_runs: 512,
+            runs_dir: None,
         }
     }
 
@@ -191,6 +202,18 @@ impl LocalExecutorBuilder {
         self
     }
 
+    /// Notes in a file of `directory` which runs are going on, so that what this process leaves running when it is
+    /// killed is ended by the next executor with the same directory, in [`build`](Self::build), which blocks for up to
+    /// 5 s for it: also what has left its parent, its session and its process group, and where there are no cgroups.
+    /// What a run [keeps](crate::execute::Background::Keep) in the background continues, and so do sessions in the
+    /// [PTY host](Self::pty_host). Several executors may have one directory, which is made with mode 0700 where it is
+    /// missing; runs of one that lives are left alone. To be hidden from callers as
+    /// [`protect`](Self::protect) says. Default: none, and only batches, sessions, and what is in cgroups is ended.
+    pub fn runs_dir(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.runs_dir = Some(directory.into());
+        self
+    }
+
     /// The file mode creation mask that programs begin with; bits outside of `0o777` are ignored.
     /// Default: the one of this process when [`LocalExecutor::builder`] was called.
     pub fn umask(mut self, mask: u32) -> Self {
@@ -229,7 +252,7 @@ impl LocalExecutorBuilder {
     ///
     /// # Errors
     ///
-    /// [`SetupError`] when root or the cgroup can't be used, or the kernel lacks what containing
+    /// [`SetupError`] when root, the cgroup or the directory of runs can't be used, or the kernel lacks what containing
     /// process trees takes.
     pub fn build(self) -> Result<LocalExecutor, SetupError> {
         let Self {
@@ -241,6 +264,7 @@ impl LocalExecutorBuilder {
             protected,
             attributes,
             max_background_runs,
+            runs_dir,
         } = self;
         let protected = protect_all(protected)?;
         let pty_host = pty_host.map(|pty_host| (pty_host, Cgroup::from(&cgroup)));
@@ -271,9 +295,24 @@ impl LocalExecutorBuilder {
                 Some(Cgroups::below(&path).map_err(|source| SetupError::Cgroup { path, source })?)
             }
         };
+        let runs = match runs_dir {
+            None => None,
+            Some(path) => {
+                let opened = RunFile::open(&path);
+                let (runs, processes) =
+                    opened.map_err(|source| SetupError::RunsDir { path, source })?;
+                if processes > 0 {
+                    tracing::info!(
+                        processes,
+                        "ended what an executor before this one had left running"
+                    );
+                }
+                Some(runs)
+            }
+        };
         let oom = OomCounter::of_this_process();
         let kept = (max_background_runs > 0).then(|| CallerPlaces::new(max_background_runs));
-        let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes });
+        let host = Arc::new(Host { root, protected, environment, null, cgroups, attributes, runs });
         Ok(LocalExecutor { host, oom, kept, pty_host })
     }
 }

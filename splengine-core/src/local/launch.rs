@@ -10,7 +10,7 @@ use crate::local::pty::{Pair, Pty};
 use crate::local::pty_host::{Cgroup, HeldTerminal, Start, StartStage, limits_to_wire};
 use crate::local::terminal::LocalTerminal;
 use crate::local::{Environment, PtyHost, lookup};
-use crate::process::{Attributes, Cgroups, Leader, Pipes, Spawn, SpawnError};
+use crate::process::{Attributes, Cgroups, Leader, Pipes, RunFile, Spawn, SpawnError};
 use crate::protected::Protected;
 use crate::root::{Root, exhausted_or_internal};
 use crate::terminal::Size;
@@ -24,6 +24,7 @@ pub(crate) struct Host {
     pub(crate) null: File,
     pub(crate) cgroups: Option<Arc<Cgroups>>,
     pub(crate) attributes: Attributes,
+    pub(crate) runs: Option<Arc<RunFile>>,
 }
 
 impl Host {
@@ -140,6 +141,7 @@ impl Host {
             attributes: &self.attributes,
             tag: command.mark.as_ref().and_then(|mark| mark.parse().ok()),
             group,
+            runs: self.runs.clone(),
         })
     }
 

@@ -5,6 +5,7 @@ mod cgroup;
 mod members;
 mod oom;
 mod reaper;
+mod run_file;
 mod runs;
 mod spawn;
 #[expect(
@@ -18,6 +19,7 @@ mod tree;
 pub(crate) use attributes::Attributes;
 pub(crate) use cgroup::{Cgroups, Group};
 pub(crate) use oom::OomCounter;
+pub(crate) use run_file::RunFile;
 pub(crate) use runs::await_inherited_closed;
 pub(crate) use spawn::{
     Leader, Pipes, Spawn, SpawnError, above_stdio, start_discarder, start_pty_host,

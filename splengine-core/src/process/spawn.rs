@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 
 use crate::os::{ExitStatus, Limits, Signal, Usage};
+use crate::process::run_file::{RunFile, RunNote};
 use crate::process::sys::{self, Plan, SpawnStage};
 use crate::process::tag::Tag;
 use crate::process::{Attributes, Group, Tree, runs};
@@ -33,6 +35,8 @@ pub(crate) struct Spawn<'a> {
     /// Whose it is; a fresh tag for `None`.
     pub(crate) tag: Option<Tag>,
     pub(crate) group: Option<Group>,
+    /// Where it is noted while it is going on.
+    pub(crate) runs: Option<Arc<RunFile>>,
 }
 
 /// Why it was not started.
@@ -52,6 +56,7 @@ pub(crate) struct Leader {
     pidfd: AsyncFd<OwnedFd>,
     tree: Tree,
     reaped: AtomicBool,
+    _note: Option<RunNote>,
 }
 
 /// Our ends of its pipes.
@@ -110,6 +115,7 @@ impl Spawn<'_> {
             attributes: Some(self.attributes.into()),
             cgroup: self.group.as_ref().and_then(Group::dir),
         };
+        let note = self.runs.as_ref().map(|runs| runs.note(tag));
         let starting = runs::Starting::begin();
         let run = runs::ClaimedRun { tag, started: starting.since };
         let (pid, pidfd) = spawn_when_written(&plan).map_err(|(step, error)| match step {
@@ -121,7 +127,7 @@ impl Spawn<'_> {
         drop(starting);
         let tree = Tree { leader: pid, run, group: self.group };
         match sys::watch(pidfd, Interest::READABLE) {
-            Ok(pidfd) => Ok(Leader { pidfd, tree, reaped: AtomicBool::new(false) }),
+            Ok(pidfd) => Ok(Leader { pidfd, tree, reaped: AtomicBool::new(false), _note: note }),
             Err(error) => {
                 tree.kill_now();
                 runs::unclaim(pid);

@@ -82,7 +82,12 @@ impl Tag {
         by_locks.or_else(by_rss)
     }
 
-    fn from_number(number: u64) -> Option<Self> {
+    /// The number that it is, never 0.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_number(number: u64) -> Option<Self> {
         // Lower limits, and none, are found on processes that nobody tagged.
         (1 << LOWEST_BIT..1 << (HIGHEST_BIT + 1)).contains(&number).then_some(Self(number))
     }

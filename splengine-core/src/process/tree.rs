@@ -165,30 +165,29 @@ impl Tree {
 /// Kills the processes that are left of runs with these tags, whose engine is gone, until there are
 /// none, or for [`SWEEP_FOR`]. Gives how many were killed.
 pub(crate) async fn kill_tagged(tags: HashSet<Tag>) -> usize {
-    let deadline = Instant::now() + SWEEP_FOR;
+    blocking(move || kill_tagged_now(&tags)).await
+}
+
+/// The same as [`kill_tagged`]. Blocks.
+pub(crate) fn kill_tagged_now(tags: &HashSet<Tag>) -> usize {
+    let begun = std::time::Instant::now();
     let mut seen = HashSet::new();
     if tags.is_empty() {
         return 0;
     }
-    let tags = Arc::new(tags);
     loop {
-        let tags = Arc::clone(&tags);
-        let living = blocking(move || {
-            let living: Vec<Member> =
-                members_left(&tags).into_iter().filter(|member| !member.has_ended()).collect();
-            kill_all(&living);
-            living.iter().map(|member| member.pid).collect::<Vec<_>>()
-        })
-        .await;
-        seen.extend(living.iter().copied());
+        let living: Vec<Member> =
+            members_left(tags).into_iter().filter(|member| !member.has_ended()).collect();
+        kill_all(&living);
+        seen.extend(living.iter().map(|member| member.pid));
         if living.is_empty() {
             return seen.len();
         }
-        if Instant::now() >= deadline {
+        if begun.elapsed() >= SWEEP_FOR {
             tracing::error!(processes = living.len(), "processes outlive their engine");
             return seen.len() - living.len();
         }
-        sleep(Duration::from_millis(5)).await;
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -256,6 +256,7 @@ impl Keeper {
             attributes: &start.attributes,
             tag: None,
             group: group.map_err(SpawnError::Clone)?,
+            runs: None,
         };
         let ring = Ring::new(RING).map_err(SpawnError::Clone)?;
         let pty = Pty::new(ours).map_err(SpawnError::Clone)?;
