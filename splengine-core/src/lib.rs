@@ -112,14 +112,24 @@
 //!
 //! # Features
 //!
+//! - `local` (default): the module [`local`] with [`LocalExecutor`], which runs processes of this host, and in `testing`
+//!   the `ServerSuite`, which runs them by it. Linux only. Without it, an executor of your own ([`Execute`]) runs
+//!   commands elsewhere, such as in containers or on other hosts.
 //! - `redb` (default): [`RedbStore`](store::RedbStore), which keeps batches in one file.
 //! - `testing`: the module `testing`, with what unit tests of executors and adapters need, and
 //!   conformance suites for executors, stores and servers. For `[dev-dependencies]`.
 //!
 //! # Limits
 //!
-//! Linux only. A tokio runtime with I/O and time enabled is needed. All commands run as one user of the host, that of
-//! this process: rights are checked by the engine, not by the kernel.
+//! A tokio runtime with I/O and time enabled is needed. All commands of [`LocalExecutor`] run as one user of the host,
+//! that of this process: rights are checked by the engine, not by the kernel.
+//!
+//! Tested on Linux only. Without the feature `local` it also compiles for other UNIX systems, where:
+//!
+//! - [`Files::watch`] is refused, since it takes inotify(7) of Linux.
+//! - An engine whose [`FilePolicy`](files::FilePolicy::max_caller_bytes) bounds the bytes of callers is not built.
+//! - A file that is replaced has a temporary name first, which a crash of this process leaves.
+//! - Memory that the engine frees is given back to the system as the allocator decides.
 //!
 //! # Why these crates
 //!
@@ -127,8 +137,10 @@
 //! pseudoterminals at once; `cap-std` for files, since it resolves paths below a directory without races;
 //! `redb` for batches, since it is pure Rust, has one file, and survives `kill -9` in our tests.
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("splengine-core needs Linux: pidfds, subreapers and Linux's pseudoterminals");
+#[cfg(all(feature = "local", not(target_os = "linux")))]
+compile_error!(
+    "the feature `local` of splengine-core needs Linux: build it with `default-features = false`"
+);
 
 pub mod auth;
 pub mod batch;
@@ -142,6 +154,7 @@ mod fresh;
 #[cfg(any(fuzzing, test))]
 pub mod fuzzing;
 pub mod ids;
+#[cfg(feature = "local")]
 pub mod local;
 mod lock;
 mod names;
@@ -178,6 +191,7 @@ pub use execute::{
 };
 #[doc(inline)]
 pub use files::{FileError, Files};
+#[cfg(feature = "local")]
 #[doc(inline)]
 pub use local::LocalExecutor;
 #[doc(inline)]

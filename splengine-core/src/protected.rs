@@ -2,19 +2,15 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat,
-};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Stat, fstat, openat, statat};
 use tokio::time::Instant;
 
-/// A device and an inode on it: what a file is, whatever its names.
-pub(crate) type Identity = (u64, u64);
+use crate::os::{Handle, Identity, SEARCH, identity, modified};
 
 /// Paths of the host whose files are protected. A path need not lead to anything yet, and may lead
 /// to something else later, as when an editor puts a new file in place of the old one.
@@ -32,8 +28,8 @@ struct Item {
     /// Absolute.
     path: PathBuf,
     /// What it led to when it was looked at, oldest first, as long as that has a name. An open handle
-    /// keeps its inode number from being given to another file.
-    seen: Vec<(OwnedFd, Identity)>,
+    /// keeps its inode number from being given to another file; without one it is not remembered.
+    seen: Vec<(Option<OwnedFd>, Identity)>,
     children: Children,
 }
 
@@ -136,8 +132,8 @@ impl View {
         if self.ids.is_empty() {
             return false;
         }
-        let Ok(mut here) = openat(&directory, ".", PATH_FLAGS, Mode::empty()) else {
-            return false;
+        let Ok(mut here) = openat(&directory, ".", SEARCH, Mode::empty()) else {
+            return UNSEARCHABLE;
         };
         let mut before = None;
         for _ in 0..MAX_STEPS {
@@ -150,10 +146,9 @@ impl View {
                 return true;
             }
             before = Some(id);
-            match openat(&here, "..", PATH_FLAGS, Mode::empty()) {
+            match openat(&here, "..", SEARCH, Mode::empty()) {
                 Ok(parent) => here = parent,
-                // One that can't be entered is not one that can be worked in.
-                Err(_) => return false,
+                Err(_) => return UNSEARCHABLE,
             }
         }
         false
@@ -162,29 +157,32 @@ impl View {
 
 impl Item {
     fn look(&mut self, view: &mut View) {
-        self.seen.retain(|(handle, _)| fstat(handle).is_ok_and(|stat| has_name(&stat)));
+        self.seen.retain(|(file, _)| {
+            file.as_ref().is_some_and(|file| fstat(file).is_ok_and(|stat| has_name(&stat)))
+        });
         if let Some((handle, stat)) = self.walk(view) {
             let id = identity(&stat);
             if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-                self.children.look(&handle, &stat);
+                if let Ok(directory) = handle.directory() {
+                    self.children.look(directory, &stat);
+                }
                 view.ids.extend(&self.children.ids);
             }
             if !self.seen.iter().any(|(_, seen)| *seen == id) {
                 if self.seen.len() >= MAX_SEEN {
                     self.seen.remove(0);
                 }
-                self.seen.push((handle, id));
+                self.seen.push((handle.keep(), id));
             }
         }
         view.ids.extend(self.seen.iter().map(|(_, id)| id));
     }
 
     /// What the path leads to, through whatever links; and all names on the way.
-    fn walk(&self, view: &mut View) -> Option<(OwnedFd, Stat)> {
+    fn walk(&self, view: &mut View) -> Option<(Handle, Stat)> {
         let mut steps = steps_of(&self.path);
-        let root = openat(CWD, "/", PATH_FLAGS, Mode::empty()).ok()?;
-        let root_stat = fstat(&root).ok()?;
-        let mut way = vec![(root, root_stat)];
+        let root = openat(CWD, "/", SEARCH, Mode::empty()).ok()?;
+        let mut way = vec![Handle::look(root.as_fd(), OsStr::new(".")).ok()?];
         for _ in 0..MAX_STEPS {
             let Some(step) = steps.pop_front() else { break };
             if step == ".." {
@@ -196,9 +194,7 @@ impl Item {
             let (here, stat) = way.last()?;
             let directory = identity(stat);
             let is_last = steps.is_empty();
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let found = openat(here, &step, flags, Mode::empty())
-                .and_then(|handle| fstat(&handle).map(|stat| (handle, stat)));
+            let found = here.directory().and_then(|here| Handle::look(here, &step));
             let Ok((handle, stat)) = found else {
                 // Whoever made it would decide what is there.
                 view.names.push((directory, step, NameMatch::Missing));
@@ -211,8 +207,7 @@ impl Item {
             ));
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink => {
-                    let target = readlinkat(&handle, "", Vec::new()).ok()?;
-                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    let target = handle.link_target().ok()?;
                     if is_last {
                         view.ids.insert(identity(&stat));
                     }
@@ -236,8 +231,8 @@ impl Item {
 }
 
 impl Children {
-    fn look(&mut self, directory: &OwnedFd, stat: &Stat) {
-        let changed = (stat.st_mtime, stat.st_mtime_nsec);
+    fn look(&mut self, directory: BorrowedFd<'_>, stat: &Stat) {
+        let changed = modified(stat);
         let of = Some((identity(stat), changed));
         let changed_at = Duration::new(u64::try_from(changed.0).unwrap_or_default(), 0);
         // What changed again in the same tick of the file system's clock looks unchanged.
@@ -247,7 +242,8 @@ impl Children {
         self.read_at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.of = of;
         self.ids.clear();
-        let opened = openat(directory, ".", PATH_FLAGS - OFlags::PATH, Mode::empty());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(directory, ".", flags, Mode::empty());
         let Ok(mut entries) = opened.and_then(Dir::new) else { return };
         while let Some(Ok(entry)) = entries.read() {
             let name = entry.file_name();
@@ -262,10 +258,6 @@ impl Children {
             }
         }
     }
-}
-
-pub(crate) fn identity(stat: &Stat) -> Identity {
-    (stat.st_dev, stat.st_ino)
 }
 
 fn has_name(stat: &Stat) -> bool {
@@ -283,7 +275,9 @@ fn steps_of(path: &Path) -> VecDeque<OsString> {
         .collect()
 }
 
-const PATH_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// Whether a directory is taken for protected whose parents can't be looked at. With `O_PATH` it is one that can't be
+/// entered, and so not one that can be worked in; elsewhere it may only be one that can't be read.
+const UNSEARCHABLE: bool = !cfg!(target_os = "linux");
 /// How long what was seen is taken for what is there. The protected names themselves are compared
 /// with each access, so that only other names of a file that was just replaced are seen late.
 const FRESH_FOR: Duration = Duration::from_millis(20);

@@ -9,7 +9,8 @@ use cap_std::fs::Dir;
 use rustix::fs::fstat;
 
 use crate::execute::{ExecuteError, NOT_A_PATH, OUTSIDE_ROOT};
-use crate::protected::{Protected, identity};
+use crate::os::identity;
+use crate::protected::Protected;
 
 /// The directory outside which no working directory and no file may lie.
 #[derive(Debug)]
@@ -54,6 +55,10 @@ impl Root {
 
     /// The directory `workdir` below root, whatever links lie on the way; root itself for `None`.
     /// What is `protected` is not there.
+    #[cfg_attr(
+        not(any(feature = "local", test)),
+        expect(dead_code, reason = "only executors of this host work in directories")
+    )]
     pub(crate) fn workdir(
         &self,
         workdir: Option<&str>,

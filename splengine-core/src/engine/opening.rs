@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::batch::{BatchPolicy, OpenedBatches};
 use crate::engine::BuildError;
-use crate::files::{FilePolicy, Tree, check_attributes, check_proc};
+use crate::files::{FilePolicy, Tree, check_attributes};
 use crate::lock::LockError;
+use crate::os::check_handles;
 use crate::root::Root;
 use crate::session::{SessionPolicy, Store};
 
@@ -16,7 +17,7 @@ pub(super) fn files(policy: &FilePolicy) -> Result<(Tree, Option<OwnedFd>), Buil
     let path = &policy.root;
     let no_root = |source| BuildError::FileRoot { path: path.clone(), source };
     let root = Root::open(path).map_err(no_root)?;
-    check_proc().map_err(|error| BuildError::Proc(error.into()))?;
+    check_handles().map_err(|error| BuildError::Proc(error.into()))?;
     let mut tree = Tree::new(root).map_err(|error| no_root(error.into()))?;
     for path in &policy.hidden {
         let hidden = tree.hide(path);

@@ -1,14 +1,11 @@
 //! Writing a whole file, so that it is there whole or not at all.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{
-    Access, AtFlags, CWD, Mode, OFlags, accessat, fchmod, fdatasync, fstat, linkat, open, openat,
-    unlinkat,
-};
+use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, openat, unlinkat};
 use rustix::io::{Errno, write};
 
 use crate::files::error::{NO_FILE, shown};
@@ -18,6 +15,7 @@ use crate::files::resolve::{Entry, names_directory};
 use crate::files::temporary::temporary_name;
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileInfo, FileKind, ServedFiles};
+use crate::os::{give_name, nameless, permissions, sync_data, without_writing};
 use crate::process::await_inherited_closed;
 
 /// A file that was written whole.
@@ -79,7 +77,7 @@ impl Replacement {
         };
         made.file.claim(made.permit.user(), 0, &made.path)?;
         if let Some(mode) = mode {
-            let mode = shared.kept_mode(Mode::from_raw_mode(mode & 0o777), false);
+            let mode = shared.kept_mode(permissions(mode), false);
             fchmod(&made.file, mode).map_err(FileError::of(&made.path))?;
         }
         Ok(made)
@@ -106,7 +104,7 @@ impl Replacement {
 
     /// Puts it in place, once it is on the disk: after a crash there is the old or the new.
     pub(crate) fn finish(mut self) -> Result<Replaced, FileError> {
-        fdatasync(&self.file).map_err(FileError::of(&self.path))?;
+        sync_data(&self.file).map_err(FileError::of(&self.path))?;
         self.stop_writing().map_err(FileError::of(&self.path))?;
         let is_new = self.put_in_place()?;
         self.is_in_place = true;
@@ -117,8 +115,10 @@ impl Replacement {
     /// Keeps the file without the right to write it: the kernel runs no program that anybody may
     /// still write. Whoever finds it by its name can run it at once.
     fn stop_writing(&mut self) -> rustix::io::Result<()> {
-        let itself = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
-        self.file.hold_by(open(itself, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?);
+        let name = self.temporary.as_deref().map(|name| (self.entry.directory.as_fd(), name));
+        if let Some(file) = without_writing(self.file.as_fd(), name)? {
+            self.file.hold_by(file);
+        }
         await_inherited_closed();
         Ok(())
     }
@@ -168,20 +168,18 @@ impl Replacement {
 
     /// Gives a file without a name one that nothing has.
     fn link(&self, to: NameIn<'_>) -> rustix::io::Result<()> {
-        let itself = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
-        linkat(CWD, itself, to.0, to.1, AtFlags::SYMLINK_FOLLOW)
+        give_name(self.file.as_fd(), to.0, to.1)
     }
 }
 
 /// A new file: without a name where the file system has such, so that a crash leaves nothing.
 fn make(entry: &Entry) -> rustix::io::Result<(OwnedFd, Option<OsString>)> {
-    let (flags, mode) = (OFlags::WRONLY | OFlags::CLOEXEC, Mode::from_raw_mode(0o666));
-    match openat(&entry.directory, ".", flags | OFlags::TMPFILE, mode) {
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT) => {}
-        made => return Ok((made?, None)),
+    let mode = Mode::from_raw_mode(0o666);
+    if let Some(file) = nameless(entry.directory.as_fd(), mode)? {
+        return Ok((file, None));
     }
     let name = temporary_name();
-    let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
     Ok((openat(&entry.directory, &name, flags, mode)?, Some(name)))
 }
 
@@ -216,7 +214,7 @@ fn place_of(shared: &ServedFiles, path: &Path) -> Result<(Entry, Option<FileInfo
     }
     // What may not be written may not be replaced either. It is not opened to find that out, since
     // it could not be run meanwhile; and a program that runs is not written.
-    match accessat(CWD, found.magic_path(), Access::WRITE_OK, AtFlags::EACCESS) {
+    match found.handle.check_writable() {
         Err(Errno::TXTBSY) => {}
         checked => checked.map_err(FileError::of(path))?,
     }

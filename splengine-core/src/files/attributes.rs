@@ -2,14 +2,14 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, chmodat, fchmod, futimens,
-    utimensat,
+    AtFlags, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, fchmod, futimens, utimensat,
 };
 
 use crate::files::error::{NO_FILE, shown};
 use crate::files::resolve::{Entry, Resolved};
 use crate::files::usage::Tracked;
 use crate::files::{FileError, FileKind, ServedFiles};
+use crate::os::permissions;
 use crate::process::await_inherited_closed;
 use crate::user_name::UserName;
 
@@ -84,12 +84,10 @@ impl SetAttributes {
         }
         if let Some(mode) = self.mode_bits() {
             let mode = shared.kept_mode(mode, found.is_directory());
-            chmodat(CWD, found.magic_path(), mode, AtFlags::empty())
-                .map_err(FileError::of(path))?;
+            found.handle.set_mode(mode).map_err(FileError::of(path))?;
         }
         if let Some(times) = self.times() {
-            utimensat(CWD, found.magic_path(), &times, AtFlags::empty())
-                .map_err(FileError::of(path))?;
+            found.handle.set_times(&times).map_err(FileError::of(path))?;
         }
         Ok(())
     }
@@ -137,7 +135,7 @@ impl SetAttributes {
     }
 
     fn mode_bits(&self) -> Option<Mode> {
-        self.mode.map(Mode::from_raw_mode)
+        self.mode.map(permissions)
     }
 
     fn times(&self) -> Option<Timestamps> {

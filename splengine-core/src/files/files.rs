@@ -1,20 +1,22 @@
 use std::fmt;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, fstatvfs, linkat, mkdirat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, fstatvfs, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
 
 use crate::auth::{Caller, Scope};
 use crate::blocking::blocking;
 use crate::files::error::shown;
 use crate::files::rename::{rename_new, rename_over};
-use crate::files::resolve::{link_target, names_directory, stays_below};
+use crate::files::resolve::{names_directory, stays_below};
 use crate::files::usage::{Tracked, Usage};
 use crate::files::{
     DiskSpace, FileError, FileInfo, FileKind, FileListing, FileWatch, OpenFile, OpenOptions,
     Replaced, ServedFiles, SetAttributes,
 };
+use crate::os::permissions;
 
 /// The files below root, as a [`Caller`] with [`Scope::Files`] may use them: all but those that are
 /// [hidden](crate::files::FilePolicy::hide), as far as the operating system lets this process. Got from
@@ -196,7 +198,8 @@ impl Files {
     /// # Errors
     ///
     /// As [`open`](Self::open), of which the limits are those of watches; [`FileError::Exhausted`]
-    /// when this process's user watches as much as the kernel lets it.
+    /// when this process's user watches as much as the kernel lets it. Elsewhere than on Linux
+    /// [`FileError::Impossible`].
     ///
     /// # Cancel safety
     ///
@@ -226,8 +229,7 @@ impl Files {
         self.with(caller, path, move |shared, path| {
             let entry = shared.tree.new_entry(path)?;
             shared.check_room(&entry, path)?;
-            let mode = Mode::from_raw_mode(mode.unwrap_or(0o777) & 0o777);
-            let mode = shared.kept_mode(mode, true);
+            let mode = shared.kept_mode(permissions(mode.unwrap_or(0o777)), true);
             mkdirat(&entry.directory, &entry.name, mode).map_err(FileError::of(path))?;
             let claimed = shared.claim_directory(&entry, &user, path);
             if claimed.is_err() {
@@ -435,7 +437,7 @@ impl Files {
             if found.info.kind != FileKind::Link {
                 return Err(FileError::impossible(path, "is not a link"));
             }
-            let target = link_target(&found.handle).map_err(FileError::of(path))?;
+            let target = found.handle.link_target().map_err(FileError::of(path))?;
             let below = if target.is_absolute() {
                 shared.tree.target(&target)
             } else {
@@ -516,8 +518,8 @@ impl Files {
             let entry = shared.tree.new_entry(&to)?;
             shared.check_room(&entry, &to)?;
             // Its very self, whatever has its name by now.
-            linkat(CWD, found.magic_path(), &entry.directory, &entry.name, AtFlags::SYMLINK_FOLLOW)
-                .map_err(FileError::of(&to))
+            let linked = found.handle.link(entry.directory.as_fd(), &entry.name);
+            linked.map_err(FileError::of(&to))
         })
         .await
     }
@@ -585,7 +587,7 @@ impl Files {
     pub async fn space(&self, caller: &Caller, path: &Path) -> Result<DiskSpace, FileError> {
         self.with(caller, path, |shared, path| {
             let found = shared.tree.find(path)?;
-            Ok(fstatvfs(&found.handle).map_err(FileError::of(path))?.into())
+            Ok(fstatvfs(found.handle.on_file_system()).map_err(FileError::of(path))?.into())
         })
         .await
     }

@@ -3,6 +3,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FileType, Stat, StatVfs, StatVfsMountFlags};
 
+use crate::os::{identity, mode_bits, wide};
+
 /// Kind of file that a name in the tree stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -136,14 +138,14 @@ impl From<Stat> for FileInfo {
         Self {
             kind: FileType::from_raw_mode(stat.st_mode).into(),
             size: u64::try_from(stat.st_size).unwrap_or_default(),
-            modified: time(stat.st_mtime, stat.st_mtime_nsec),
-            accessed: time(stat.st_atime, stat.st_atime_nsec),
-            mode: stat.st_mode & 0o7777,
+            modified: time(stat.st_mtime, wide(stat.st_mtime_nsec)),
+            accessed: time(stat.st_atime, wide(stat.st_atime_nsec)),
+            mode: mode_bits(stat.st_mode),
             links: wide(stat.st_nlink),
             uid: stat.st_uid,
             gid: stat.st_gid,
-            id: (stat.st_dev, stat.st_ino),
-            changed: (stat.st_ctime, stat.st_ctime_nsec),
+            id: identity(&stat),
+            changed: (stat.st_ctime, wide(stat.st_ctime_nsec)),
         }
     }
 }
@@ -163,11 +165,6 @@ impl From<StatVfs> for DiskSpace {
             max_name: stat.f_namemax,
         }
     }
-}
-
-/// Its width is another on other processors.
-fn wide(number: impl Into<u64>) -> u64 {
-    number.into()
 }
 
 /// Before 1970 as well.

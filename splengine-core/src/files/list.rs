@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use crate::blocking::blocking;
 use crate::files::open_files::OpenPermit;
 use crate::files::{DiskSpace, FileError, FileInfo, ServedFiles};
-use crate::protected::{Identity, View};
+use crate::os::Identity;
+use crate::protected::View;
 use crate::quota::LargeWork;
 
 /// A directory that is being read, some of it at a time, in the order that its file system has.
@@ -122,7 +123,9 @@ impl FileListing {
     ) -> Result<Self, FileError> {
         let found = shared.tree.find_directory(path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(&found.handle, ".", flags, Mode::empty())
+        let handle = found.handle.directory();
+        let directory = handle
+            .and_then(|handle| openat(handle, ".", flags, Mode::empty()))
             .and_then(Dir::new)
             .map_err(FileError::of(path))?;
         let inner = Inner {

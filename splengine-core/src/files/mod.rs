@@ -6,6 +6,7 @@
 
 mod atomic_write;
 mod attributes;
+#[cfg(target_os = "linux")]
 mod coalesce;
 mod error;
 mod event;
@@ -13,8 +14,13 @@ mod event;
 mod files;
 mod info;
 mod list;
+#[cfg(not(target_os = "linux"))]
+mod no_owners;
+#[cfg(not(target_os = "linux"))]
+mod no_watch;
 mod open;
 mod open_files;
+#[cfg(target_os = "linux")]
 mod owners;
 mod path_locks;
 mod policy;
@@ -22,6 +28,7 @@ mod rename;
 mod resolve;
 mod temporary;
 mod usage;
+#[cfg(target_os = "linux")]
 mod watch;
 mod write;
 
@@ -32,9 +39,15 @@ pub use event::FileEvent;
 pub use files::Files;
 pub use info::{DiskSpace, FileInfo, FileKind, FileRevision};
 pub use list::{FileEntry, FileListing};
+#[cfg(not(target_os = "linux"))]
+pub(crate) use no_owners::{check_attributes, owner_of, set_owner, visit_owned};
+#[cfg(not(target_os = "linux"))]
+pub use no_watch::FileWatch;
 pub use open::{OpenFile, OpenOptions};
-pub(crate) use owners::check_attributes;
+#[cfg(target_os = "linux")]
+pub(crate) use owners::{check_attributes, owner_of, set_owner, visit_owned};
 pub use policy::FilePolicy;
 pub(crate) use policy::ServedFiles;
-pub(crate) use resolve::{Tree, check_proc};
+pub(crate) use resolve::Tree;
+#[cfg(target_os = "linux")]
 pub use watch::FileWatch;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
-use rustix::fs::{AtFlags, Mode, OFlags, fstat, fsync, openat, unlinkat};
+use rustix::fs::{AtFlags, OFlags, fstat, openat, unlinkat};
 use rustix::io::{Errno, pread, pwrite};
 
 use crate::blocking::blocking;
@@ -14,6 +14,7 @@ use crate::files::open_files::OpenPermit;
 use crate::files::resolve::{Resolved, names_directory};
 use crate::files::usage::Tracked;
 use crate::files::{DiskSpace, FileError, FileInfo, FileKind, ServedFiles, SetAttributes};
+use crate::os::{permissions, sync};
 use crate::process::await_inherited_closed;
 use crate::quota::DiskReserve;
 use crate::user_name::UserName;
@@ -186,7 +187,7 @@ impl OpenOptions {
         }
         shared.check_room(&entry, path)?;
         let flags = self.flags() | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
-        let mode = Mode::from_raw_mode(self.mode.unwrap_or(0o666));
+        let mode = permissions(self.mode.unwrap_or(0o666));
         let made = openat(&entry.directory, &entry.name, flags, shared.making_mode(mode));
         let file = shared.track(made.map_err(FileError::of(path))?, path)?;
         let claimed = file.claim(user, 0, path).and_then(|()| shared.end_making(&file, mode, path));
@@ -316,7 +317,7 @@ impl OpenFile {
     ///
     /// When the future is dropped, it isn't known whether all was written to the disk.
     pub async fn sync(&self) -> Result<(), FileError> {
-        self.with(|inner| fsync(&inner.file).map_err(FileError::of(&inner.path))).await
+        self.with(|inner| sync(&inner.file).map_err(FileError::of(&inner.path))).await
     }
 
     /// Closes it. When this returns, and no other clone is left, the file can be run as a program:

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::str;
 
 use rustix::fs::{
@@ -14,7 +14,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::files::FileInfo;
-use crate::protected::Identity;
+use crate::os::{Identity, path_of};
 use crate::user_name::UserName;
 
 /// A file or a directory that belongs to a caller.
@@ -32,7 +32,7 @@ pub(crate) fn set_owner(file: impl AsFd, owner: &UserName) -> rustix::io::Result
 
 /// Whether a directory's file system has such attributes.
 pub(crate) fn check_attributes(directory: impl AsFd) -> rustix::io::Result<()> {
-    match getxattr(magic_path(directory.as_fd()), ATTRIBUTE, &mut [0; MAX_NAME_BYTES]) {
+    match getxattr(path_of(directory.as_fd()), ATTRIBUTE, &mut [0; MAX_NAME_BYTES]) {
         Err(Errno::NODATA | Errno::RANGE) => Ok(()),
         got => got.map(drop),
     }
@@ -40,7 +40,7 @@ pub(crate) fn check_attributes(directory: impl AsFd) -> rustix::io::Result<()> {
 
 /// Whose an open file is, be it open as a path only; `None` where nobody is named.
 pub(crate) fn owner_of(file: impl AsFd) -> rustix::io::Result<Option<UserName>> {
-    owner_at(|name| getxattr(magic_path(file.as_fd()), ATTRIBUTE, name))
+    owner_at(|name| getxattr(path_of(file.as_fd()), ATTRIBUTE, name))
 }
 
 fn owner_at(
@@ -110,7 +110,7 @@ pub(crate) fn visit_owned(root: BorrowedFd<'_>, mut visit: impl FnMut(Owned)) ->
 
 /// What is known of a name of a file that is somebody's, and how many it has.
 fn look(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<(Owned, u64)>> {
-    let path = magic_path(directory).join(name);
+    let path = path_of(directory).join(name);
     let Some(owner) = owner_at(|owner| lgetxattr(&path, ATTRIBUTE, owner))? else {
         return Ok(None);
     };
@@ -122,10 +122,6 @@ fn look(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<(O
 fn open_directory(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Dir> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(directory, Path::new(name), flags, Mode::empty()).and_then(Dir::new)
-}
-
-fn magic_path(file: BorrowedFd<'_>) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 const ATTRIBUTE: &str = "user.splengine.owner";

@@ -231,7 +231,7 @@ impl FilePolicy {
     /// the engine's user, of which the log tells.
     ///
     /// An engine is not built ([`BuildError::CallerBytes`](crate::engine::BuildError::CallerBytes)) where
-    /// root's file system has no such attributes. Where another one is mounted below root, nothing can
+    /// root's file system has no such attributes, nor elsewhere than on Linux. Where another one is mounted below root, nothing can
     /// be written to it without them.
     pub fn max_caller_bytes(mut self, bytes: u64) -> Self {
         self.max_caller_bytes = Some(bytes);

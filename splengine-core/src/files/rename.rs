@@ -3,9 +3,9 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rustix::fs::{
-    AtFlags, FileType, RenameFlags, linkat, renameat, renameat_with, statat, unlinkat,
-};
+use rustix::fs::{AtFlags, FileType, linkat, renameat, statat, unlinkat};
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use crate::files::resolve::Entry;
@@ -24,14 +24,20 @@ pub(crate) fn rename_over(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Resul
     renameat(old.0, old.1, new.0, new.1)
 }
 
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
 pub(crate) fn rename_new(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
     match renameat_with(old.0, old.1, new.0, new.1, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS) => rename_new_in_steps(old, new),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => rename_new_in_steps(old, new),
         renamed => renamed,
     }
 }
 
-/// For file systems without `RENAME_NOREPLACE`: a second name, which never replaces anything, and
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+pub(crate) fn rename_new(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
+    rename_new_in_steps(old, new)
+}
+
+/// For systems and file systems without `RENAME_NOREPLACE`: a second name, which never replaces anything, and
 /// then the first one's removal; where there are no second names, a look before.
 fn rename_new_in_steps(old: NameIn<'_>, new: NameIn<'_>) -> rustix::io::Result<()> {
     let stat = statat(old.0, old.1, AtFlags::SYMLINK_NOFOLLOW)?;

@@ -1,19 +1,20 @@
 //! Resolution of paths: below root, and to nothing that is hidden.
 
 use std::collections::VecDeque;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::ffi::OsString;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, fstat, open, openat, readlinkat, stat, statat};
+use rustix::fs::{AtFlags, OFlags, fstat, stat, statat};
 use rustix::io::Errno;
 
 use crate::files::error::shown;
 use crate::files::temporary::is_temporary;
 use crate::files::{FileError, FileInfo, FileKind};
-use crate::protected::{Identity, Protected, View, identity};
+use crate::os::{Handle, Identity, identity};
+use crate::protected::{Protected, View};
 use crate::root::Root;
 
 /// What lies below root. Each step of a path is taken with a handle of the directory before it, and
@@ -32,8 +33,8 @@ pub(crate) struct Tree {
 /// Something that is there.
 #[derive(Debug)]
 pub(crate) struct Resolved {
-    /// Names it, and gives no right to its content (`O_PATH`).
-    pub(crate) handle: OwnedFd,
+    /// Names it, and gives no right to its content.
+    pub(crate) handle: Handle,
     pub(crate) info: FileInfo,
     /// Where it is below root, without a link on the way.
     pub(crate) place: PathBuf,
@@ -166,7 +167,8 @@ impl Tree {
             return Err(FileError::impossible(path, TOO_DEEP));
         }
         let (directory_id, place) = (directory.info.id, directory.place.join(&name));
-        Ok(Entry { directory: directory.handle, directory_id, name, place })
+        let directory = directory.handle.into_directory().map_err(FileError::of(path))?;
+        Ok(Entry { directory, directory_id, name, place })
     }
 
     /// As [`entry`](Self::entry), for a name that something has.
@@ -241,6 +243,7 @@ impl Tree {
         self.protected.view()
     }
 
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only watches ask"))]
     pub(crate) fn hides_anything(&self) -> bool {
         !self.protected.is_empty()
     }
@@ -357,13 +360,10 @@ impl Tree {
         view: &View,
         is_hidden: &mut bool,
     ) -> Result<Resolved, FileError> {
-        let mut way: Vec<(OwnedFd, OsString, FileInfo)> = Vec::new();
+        let mut way: Vec<(Handle, OsString, FileInfo)> = Vec::new();
         let mut links = 0;
         while let Some(step) = steps.pop_front() {
-            let (here, here_id) =
-                way.last().map_or((self.root.directory(), self.root_id), |(handle, _, info)| {
-                    (handle.as_fd(), info.id)
-                });
+            let here_id = way.last().map_or(self.root_id, |(_, _, info)| info.id);
             if step == ".." {
                 if way.pop().is_none() {
                     return Err(FileError::Outside { path: shown(path) });
@@ -375,8 +375,12 @@ impl Tree {
                 *is_hidden = true;
                 return Err(FileError::not_found(path));
             }
-            let handle = look(here, &step).map_err(FileError::of(path))?;
-            let info: FileInfo = fstat(&handle).map_err(FileError::of(path))?.into();
+            let here = match way.last() {
+                Some((handle, _, _)) => handle.directory().map_err(FileError::of(path))?,
+                None => self.root.directory(),
+            };
+            let (handle, stat) = Handle::look(here, &step).map_err(FileError::of(path))?;
+            let info = FileInfo::from(stat);
             if view.holds(info.id) {
                 *is_hidden = true;
                 return Err(FileError::not_found(path));
@@ -387,7 +391,7 @@ impl Tree {
                 if links > MAX_LINKS {
                     return Err(FileError::impossible(path, "has too many links on its way"));
                 }
-                let target = link_target(&handle).map_err(FileError::of(path))?;
+                let target = handle.link_target().map_err(FileError::of(path))?;
                 let target = if !target.is_absolute() {
                     target
                 } else if self.root.is_own_name(&target) {
@@ -417,7 +421,7 @@ impl Tree {
             Some((handle, _, info)) => (handle, info),
             None => {
                 let root = self.root.directory();
-                let handle = root.try_clone_to_owned().map_err(FileError::Internal)?;
+                let handle = Handle::of_directory(root).map_err(FileError::Internal)?;
                 (handle, fstat(root).map_err(FileError::of(path))?.into())
             }
         };
@@ -430,21 +434,10 @@ impl Resolved {
         self.info.is_directory()
     }
 
-    /// Its very self, by a path that no rename can turn to something else.
-    pub(crate) fn magic_path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
-    }
-
     /// Opens it for its content.
     pub(crate) fn open(&self, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        open(self.magic_path(), flags | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())
+        self.handle.open(flags)
     }
-}
-
-/// Whether the paths by which files are opened are there.
-pub(crate) fn check_proc() -> rustix::io::Result<()> {
-    openat(CWD, "/proc/self/fd", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .map(drop)
 }
 
 /// Whether it ends in a slash, or in one and a dot, and so can't be the name of a file.
@@ -468,18 +461,7 @@ pub(crate) fn stays_below(place: &Path, target: &Path) -> bool {
     true
 }
 
-/// Where a link leads, as it was written.
-pub(crate) fn link_target(link: impl AsFd) -> rustix::io::Result<PathBuf> {
-    let target = readlinkat(link, "", Vec::new())?;
-    Ok(OsString::from_vec(target.into_bytes()).into())
-}
-
-fn look(directory: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(directory, name, flags, Mode::empty())
-}
-
-fn place_of(way: &[(OwnedFd, OsString, FileInfo)]) -> PathBuf {
+fn place_of(way: &[(Handle, OsString, FileInfo)]) -> PathBuf {
     way.iter().map(|(_, name, _)| name).collect()
 }
 

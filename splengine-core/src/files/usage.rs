@@ -12,15 +12,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, ftruncate, openat};
+use rustix::fs::{FileType, Stat, fstat, ftruncate};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use crate::files::FileError;
 use crate::files::error::shown;
-use crate::files::owners::{owner_of, set_owner, visit_owned};
 use crate::files::resolve::Entry as Name;
-use crate::protected::{Identity, identity};
+use crate::files::{FileError, owner_of, set_owner, visit_owned};
+use crate::os::{Handle, Identity, identity};
 use crate::user_name::UserName;
 
 /// The bytes that each caller's files hold.
@@ -220,9 +219,8 @@ impl Tracked {
         if usage.is_none() {
             return Ok(None);
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&name.directory, &name.name, flags, Mode::empty()) {
-            Ok(file) => Self::new(usage, file, path).map(Some),
+        match Handle::look(name.directory.as_fd(), &name.name) {
+            Ok((handle, _)) => handle.keep().map(|file| Self::new(usage, file, path)).transpose(),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(FileError::of_errno(path, error)),
         }

@@ -21,8 +21,8 @@ use crate::blocking::blocking;
 use crate::files::coalesce::{MAX_PENDING, Pending, Raw};
 use crate::files::open_files::OpenPermit;
 use crate::files::{FileError, FileEvent, ServedFiles};
+use crate::os::{identity, path_of};
 use crate::process::watch;
-use crate::protected::identity;
 
 /// Watch on one directory, on that itself and not on those below it, as by inotify(7) of Linux: it
 /// tells changes by every process of this host. Takes one of the inotify instances that the kernel
@@ -80,7 +80,8 @@ impl FileWatch {
         let refused = |errno| refusal(path, errno);
         let inotify =
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).map_err(refused)?;
-        inotify::add_watch(&inotify, found.magic_path(), told_of()).map_err(refused)?;
+        let directory = found.handle.directory().map_err(refused)?;
+        inotify::add_watch(&inotify, path_of(directory), told_of()).map_err(refused)?;
         let inotify = watch(inotify, Interest::READABLE).map_err(|error| {
             Errno::from_io_error(&error).map_or_else(|| FileError::Internal(error), refused)
         })?;
@@ -187,7 +188,8 @@ impl FileWatch {
             let view = shared.tree.view();
             names.retain(|name| {
                 let look = |handle| statat(handle, name, AtFlags::SYMLINK_NOFOLLOW).ok();
-                let stat = found.as_ref().and_then(|found| look(&found.handle));
+                let stat =
+                    found.as_ref().and_then(|found| found.handle.directory().ok()).and_then(look);
                 view.names(id, name) || stat.is_some_and(|stat| view.holds(identity(&stat)))
             });
             drop(walk);

@@ -4,6 +4,8 @@
 //! [builder](LocalExecutorBuilder) says what they begin with, of which the [`Environment`] is a part.
 //! With a [`PtyHost`] the programs of sessions continue when this process ends, and the next one takes
 //! them over. [`Workdirs`] and [`Environment::variables`] are for other executors of this host.
+//!
+//! Linux only, with the feature `local` (default).
 
 mod builder;
 mod cgroup_mode;

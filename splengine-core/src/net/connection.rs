@@ -189,7 +189,7 @@ impl Connection {
     /// Sends what fits of `bytes`, which is at least one byte, whether the socket counts as writable
     /// or not.
     fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        match send(&*self.socket.stream, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)? {
+        match send(&*self.socket.stream, bytes, SEND)? {
             0 => Err(io::ErrorKind::WouldBlock.into()),
             written => Ok(written),
         }
@@ -560,6 +560,12 @@ impl AsyncWrite for Connection {
     }
 }
 
+/// Without waiting, and without a signal where the peer has closed the socket; on Apple's systems the
+/// [socket itself](Stream::set_up) says the latter.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::DONTWAIT;
 /// After so many bytes others have their turn.
 const MAX_READ_AT_ONCE: usize = 32 << 10;
 /// How often to look for a peer that left.

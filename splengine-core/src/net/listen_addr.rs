@@ -27,9 +27,13 @@ impl ListenAddr {
         if let Some(path) = address.as_pathname() {
             return Self::Unix(path.to_owned());
         }
-        let mut name = OsString::from("@");
-        name.push(OsStr::from_bytes(address.as_abstract_name().unwrap_or_default()));
-        Self::Unix(name.into())
+        #[cfg(target_os = "linux")]
+        let name = address.as_abstract_name().unwrap_or_default();
+        #[cfg(not(target_os = "linux"))]
+        let name = &[];
+        let mut shown = OsString::from("@");
+        shown.push(OsStr::from_bytes(name));
+        Self::Unix(shown.into())
     }
 
     /// Returns the address of TCP, if it is one.

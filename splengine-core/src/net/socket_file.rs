@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen};
 
 /// A socket's file, removed when this is dropped, unless another has taken its place.
 #[derive(Debug)]
@@ -52,18 +50,36 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return taken("there is a file that is no socket");
     }
-    match connect(socket()?, &SocketAddrUnix::new(path)?) {
-        // So many wait to be accepted.
-        Ok(()) | Err(Errno::AGAIN) => taken("somebody listens there"),
-        Err(Errno::CONNREFUSED) => fs::remove_file(path),
-        Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
+    for _ in 0..CONNECT_ATTEMPTS {
+        match connect(socket()?, &SocketAddrUnix::new(path)?) {
+            // So many wait to be accepted.
+            Ok(()) | Err(Errno::AGAIN) => return taken("somebody listens there"),
+            Err(Errno::CONNREFUSED) => {}
+            Err(Errno::NOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+        sleep(CONNECT_INTERVAL);
     }
+    fs::remove_file(path)
 }
 
+#[cfg(not(target_vendor = "apple"))]
 fn socket() -> rustix::io::Result<OwnedFd> {
+    use rustix::net::{SocketFlags, socket_with};
+
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// In three steps, since no flags say it: a child that is started meanwhile inherits the socket.
+#[cfg(target_vendor = "apple")]
+fn socket() -> rustix::io::Result<OwnedFd> {
+    use rustix::io::{FdFlags, fcntl_setfd, ioctl_fionbio};
+
+    let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    ioctl_fionbio(&socket, true)?;
+    Ok(socket)
 }
 
 /// Locks the directory of `path` against others who do the same; without a lock where it may not be read.
@@ -90,6 +106,11 @@ impl Drop for SocketFile {
 }
 
 const BACKLOG: i32 = 1024;
+/// How often a socket must refuse before nobody counts as listening there. Elsewhere than on Linux one refuses as well
+/// while so many wait to be accepted.
+const CONNECT_ATTEMPTS: u32 = if cfg!(target_os = "linux") { 1 } else { 20 };
+const CONNECT_INTERVAL: Duration =
+    if cfg!(target_os = "linux") { Duration::ZERO } else { Duration::from_millis(50) };
 /// How often a directory is tried to be locked: for 5 s, with [`LOCK_INTERVAL`] between.
 const LOCK_ATTEMPTS: u32 = 250;
 const LOCK_INTERVAL: Duration = Duration::from_millis(20);

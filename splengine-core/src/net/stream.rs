@@ -33,6 +33,9 @@ impl Stream {
     /// Sends at once what is written, and finds out within 45 s that a peer is gone without a word. To a
     /// UNIX socket both come by themselves.
     pub(crate) fn set_up(&self) {
+        // What is written to a socket that its peer has closed shall be an error, and no signal.
+        #[cfg(target_vendor = "apple")]
+        let _ = sockopt::set_socket_nosigpipe(self, true);
         if let Self::Tcp(stream) = self {
             let _ = stream.set_nodelay(true);
             let _ = sockopt::set_socket_keepalive(stream, true);

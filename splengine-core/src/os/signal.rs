@@ -26,10 +26,14 @@ impl Signal {
 }
 
 impl fmt::Display for Signal {
-    /// The name of signal(7), such as `SIGSEGV`; real-time signals count from `SIGRTMIN`.
+    /// The name of signal(7), such as `SIGSEGV`; real-time signals count from `SIGRTMIN`. Elsewhere than on Linux a
+    /// signal that not every UNIX has is shown by its number, such as `SIG29`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.iter().find(|(number, _)| *number == self.0) {
             Some((_, name)) => f.write_str(name),
+            #[cfg(not(target_os = "linux"))]
+            None => write!(f, "SIG{}", self.0),
+            #[cfg(target_os = "linux")]
             None => match self.0 - libc::SIGRTMIN() {
                 0 => f.write_str("SIGRTMIN"),
                 above @ 1.. => write!(f, "SIGRTMIN+{above}"),
@@ -56,6 +60,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::SIGPIPE, "SIGPIPE"),
     (libc::SIGALRM, "SIGALRM"),
     (libc::SIGTERM, "SIGTERM"),
+    #[cfg(target_os = "linux")]
     (libc::SIGSTKFLT, "SIGSTKFLT"),
     (libc::SIGCHLD, "SIGCHLD"),
     (libc::SIGCONT, "SIGCONT"),
@@ -70,6 +75,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::SIGPROF, "SIGPROF"),
     (libc::SIGWINCH, "SIGWINCH"),
     (libc::SIGIO, "SIGIO"),
+    #[cfg(target_os = "linux")]
     (libc::SIGPWR, "SIGPWR"),
     (libc::SIGSYS, "SIGSYS"),
 ];
@@ -87,6 +93,7 @@ mod tests {
         assert_eq!(Signal::from_number(0), None);
         assert_eq!(Signal::from_number(65), None);
         assert_eq!(Signal::KILL.to_string(), "SIGKILL");
+        #[cfg(target_os = "linux")]
         assert_eq!(Signal(libc::SIGRTMIN() + 2).to_string(), "SIGRTMIN+2");
     }
 }

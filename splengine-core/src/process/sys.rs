@@ -465,12 +465,6 @@ pub(crate) fn trim_heap() {
     unsafe { libc::malloc_trim(0) };
 }
 
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn limit_free_memory(_arenas: usize) {}
-
-#[cfg(not(target_env = "gnu"))]
-pub(crate) fn trim_heap() {}
-
 /// A descriptor whose readiness can be awaited: of a pidfd, readable means that its process has
 /// ended.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {

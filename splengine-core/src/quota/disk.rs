@@ -7,8 +7,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{CWD, Mode, OFlags, StatVfs, fstat, fstatvfs, openat};
+use rustix::fs::{CWD, Mode, StatVfs, fstat, fstatvfs, openat};
 use tokio::time::Instant;
+
+use crate::os::{SEARCH, device};
 
 /// The floor of free space on a file system, below which no files are written for callers, no inputs and outputs of
 /// batches, and no input that waits for its reader; recordings and saved sessions, which have bounds of their own, do
@@ -152,9 +154,10 @@ impl DiskReserve {
             return Ok(());
         }
         let Ok(stat) = fstat(&file) else { return Ok(()) };
-        let released = released.filter(|released| released.device == stat.st_dev);
+        let device = device(&stat);
+        let released = released.filter(|released| released.device == device);
         let kept_bytes = released.map_or(0, |released| released.bytes);
-        if self.grant(stat.st_dev, bytes, kept_bytes) {
+        if self.grant(device, bytes, kept_bytes) {
             return Ok(());
         }
         let Ok(space) = fstatvfs(&file) else { return Ok(()) };
@@ -171,10 +174,10 @@ impl DiskReserve {
         // Whatever time passes from here on, this is what is free.
         let is_granted = known.take(bytes, kept_bytes);
         let mut all = self.lock();
-        if all.len() >= MAX_KNOWN && !all.contains_key(&stat.st_dev) {
+        if all.len() >= MAX_KNOWN && !all.contains_key(&device) {
             all.clear();
         }
-        all.insert(stat.st_dev, known);
+        all.insert(device, known);
         drop(all);
         match is_granted {
             true => Ok(()),
@@ -192,8 +195,7 @@ impl DiskReserve {
     ///
     /// As [`check`](Self::check).
     pub fn check_directory(&self, directory: &Path, bytes: u64) -> Result<(), BelowFloor> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match openat(CWD, directory, flags, Mode::empty()) {
+        match openat(CWD, directory, SEARCH, Mode::empty()) {
             Ok(directory) => self.check(directory, bytes),
             Err(_) => Ok(()),
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 use crate::process::{limit_free_memory, trim_heap};
 
 /// Has the allocator of this process keep little memory that is free: by default glibc's keeps large pieces, and
@@ -56,6 +57,13 @@ impl Drop for Due {
         self.0.store(false, SeqCst);
     }
 }
+
+/// Only glibc's allocator keeps much, and can be told not to.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn limit_free_memory(_arenas: usize) {}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn trim_heap() {}
 
 /// Less than that is not worth the locks of the allocator.
 const MIN_TRIMMED_BYTES: usize = 1 << 20;

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
 
 use crate::store::StoreFault;
 
@@ -87,7 +88,8 @@ impl Reserve {
         options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(&self.path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, self.bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP) => fill(&file, self.bytes),
+            // ZFS on FreeBSD says that it is invalid.
+            Err(Errno::OPNOTSUPP | Errno::INVAL) => fill(&file, self.bytes),
             made => Ok(made?),
         }
     }

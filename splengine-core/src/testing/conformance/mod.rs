@@ -8,11 +8,13 @@
 mod case;
 mod rules;
 mod running;
+#[cfg(feature = "local")]
 mod server;
 mod store;
 mod suite;
 
 pub use case::Violation;
+#[cfg(feature = "local")]
 pub use server::{
     ClientError, Outcome, ServerCheck, ServerClient, ServerReport, ServerSetup, ServerSuite,
     ServerViolation, TestUser, TestUsers, command_line,
