@@ -29,7 +29,7 @@ use crate::os::LimitKind;
 pub enum ErrorKind {
     /// The request can't be understood, whatever the state of the host.
     Malformed,
-    /// No credentials, or wrong ones.
+    /// The client has shown no credentials, or invalid credentials.
     Unauthenticated,
     /// The caller lacks the right.
     Forbidden,
@@ -109,7 +109,7 @@ impl ErrorKind {
 pub enum Field {
     /// The command, as text or as its first word.
     Command,
-    /// Further arguments.
+    /// Further arguments of a command.
     Args,
     /// Variables of the environment.
     Env,
@@ -119,7 +119,7 @@ pub enum Field {
     Shell,
     /// The session that something is run in.
     SessionId,
-    /// A terminal.
+    /// Terminal session, where an executor has no terminals.
     Session,
     /// The time limit.
     Timeout,
@@ -147,7 +147,7 @@ pub enum Field {
     Id,
     /// The steps that a step comes after.
     DependsOn,
-    /// Standard input.
+    /// Standard input of a run.
     Stdin,
     /// The step whose output a step reads.
     StdinFrom,
@@ -172,7 +172,7 @@ pub enum Field {
 }
 
 impl Field {
-    /// Name of the field in snake case; of a limit, [`LimitKind::name`].
+    /// Returns the name of the field in snake case; of a limit, [`LimitKind::name`].
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

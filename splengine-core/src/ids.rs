@@ -1,4 +1,4 @@
-//! Identifiers.
+//! Identifiers of sessions, batches, executions and shares.
 //!
 //! Each is parsed from a text: a text that is no id of its kind is refused. Clients treat them as
 //! opaque.
@@ -47,7 +47,7 @@ impl SessionId {
         Self(random_after(&["spl-", user.as_str(), "-"], |text| text.into()))
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -95,7 +95,7 @@ macro_rules! random_id {
                 Self(random_after(&[$prefix], |text| text.into()))
             }
 
-            /// The id as text.
+            /// Returns the id as text.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -162,7 +162,7 @@ impl BatchId {
         Self(format!("batch-{place:016x}{random:016x}").into())
     }
 
-    /// The id as text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -24,7 +24,7 @@ pub struct UserName(Arc<str>);
 pub struct ParseUserNameError;
 
 impl UserName {
-    /// The name as text.
+    /// Returns the name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -2,14 +2,14 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Access {
-    /// Look.
+    /// Right to see the session.
     View,
-    /// Look, type, and hold control.
+    /// Right to see the session, type in it, and hold control.
     Control,
 }
 
 impl Access {
-    /// The word for it.
+    /// Returns the right's name, which is the same on all servers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

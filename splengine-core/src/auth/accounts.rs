@@ -14,8 +14,8 @@ use crate::user_name::UserName;
 /// Contents that [`Accounts`] are made from: users with their rights, and their tokens.
 ///
 /// A user's rights are those of [`user`](Self::user). Those of a user who is not named there are the
-/// rights of all their tokens together, or every right if they have no token and [had](Accounts::replace) none; never
-/// more than those of [`others`](Self::others).
+/// rights of all their tokens together, or every right but `admin` ([`Scopes::USER`]) if they have no
+/// token and [had](Accounts::replace) none; never more than those of [`others`](Self::others).
 ///
 /// ```
 /// use splengine_core::Scope;
@@ -170,8 +170,9 @@ impl AccountList {
         tokens.filter(|entry| !entry.scopes.is_within(self.bound(&entry.user))).map(|it| &it.user)
     }
 
-    /// Returns what `user` may do: what [`user`](Self::user) gives, else what all of the user's
-    /// tokens give together, else [`Scopes::USER`]; of these, what [`others`](Self::others) leaves.
+    /// Returns the rights of `user`: those that [`user`](Self::user) gives; else those of all of the
+    /// user's tokens together, [`Scopes::NONE`] if the last token was [removed](Accounts::replace), and
+    /// [`Scopes::USER`] if there never was one, all of these bounded by [`others`](Self::others).
     #[must_use]
     pub fn rights(&self, user: &UserName) -> Scopes {
         if let Some(scopes) = self.users.get(user) {
@@ -207,7 +208,7 @@ impl Default for AccountList {
 }
 
 impl Accounts {
-    /// The accounts of `list`.
+    /// Makes the accounts of `list`.
     #[must_use]
     pub fn new(list: AccountList) -> Self {
         let empty = State {

@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Credentials {
-    /// No credentials.
+    /// No credentials were shown.
     None,
     /// A bearer token (RFC 6750).
     Bearer(Secret),
@@ -21,7 +21,7 @@ pub enum Credentials {
         /// Name of the user, as the client wrote it: it need not be a
         /// [`UserName`](crate::UserName).
         user: String,
-        /// The password.
+        /// Password that the client showed.
         password: Secret,
     },
     /// A name and a public key, whose private key the client has: of the method `publickey` of SSH
@@ -48,15 +48,15 @@ pub enum Credentials {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CredentialKind {
-    /// [`Credentials::Bearer`].
+    /// A bearer token ([`Credentials::Bearer`]).
     Bearer,
-    /// [`Credentials::Password`].
+    /// A password ([`Credentials::Password`]).
     Password,
-    /// [`Credentials::PublicKey`].
+    /// A public key ([`Credentials::PublicKey`]).
     PublicKey,
-    /// [`Credentials::UnixPeer`].
+    /// The process behind a UNIX socket ([`Credentials::UnixPeer`]).
     UnixPeer,
-    /// [`Credentials::Certificate`].
+    /// A client certificate of TLS ([`Credentials::Certificate`]).
     Certificate,
 }
 
@@ -160,7 +160,7 @@ pub enum AuthError {
 }
 
 impl AuthError {
-    /// The kind, for an adapter's table.
+    /// Returns the error's kind, which adapters map to a status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -287,7 +287,7 @@ pub trait Authenticator: Send + Sync + 'static {
 pub struct SharedAuthenticator(Arc<dyn DynAuthenticator>);
 
 impl SharedAuthenticator {
-    /// Shares `authenticator`.
+    /// Wraps `authenticator` for several servers.
     pub fn new(authenticator: impl Authenticator) -> Self {
         Self(Arc::new(authenticator))
     }

@@ -41,9 +41,9 @@ pub struct Caller {
 pub struct Guest {
     /// The share whose ticket they showed.
     pub share: ShareId,
-    /// The session.
+    /// Session that is shared with the guest.
     pub session: SessionId,
-    /// Right that the guest has on it.
+    /// Right of the guest to the session.
     pub access: Access,
     /// Time until which it is valid.
     pub expires: SystemTime,
@@ -81,7 +81,7 @@ impl Caller {
         self
     }
 
-    /// The rights that the caller was given. Once it is [revoked](Self::is_revoked) it
+    /// Returns the rights that the caller was given. Once it is [revoked](Self::is_revoked) it
     /// [may](Self::may) use none of them.
     #[must_use]
     pub fn scopes(&self) -> Scopes {
@@ -92,7 +92,7 @@ impl Caller {
         Self { guest: Some(guest), ..user.into() }
     }
 
-    /// The share that is this caller's only right, if they are a guest.
+    /// Returns the share that is this caller's only right, if they are a guest.
     #[must_use]
     pub fn guest(&self) -> Option<&Guest> {
         self.guest.as_ref()
@@ -138,7 +138,7 @@ impl Caller {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Dropping the future has no effect.
     pub async fn revoked(&self) {
         self.revocations.revoked().await;
     }
@@ -191,7 +191,7 @@ impl Caller {
         !self.revocations.is_empty()
     }
 
-    /// The caller's name.
+    /// Returns the caller's name.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.user

@@ -34,7 +34,7 @@ struct Parts {
 }
 
 impl ClientCertificate {
-    /// The verified certificate with these bytes (DER).
+    /// Makes a verified certificate of these bytes (DER).
     #[must_use]
     pub fn new(der: impl Into<Box<[u8]>>) -> Self {
         let der = der.into();
@@ -42,13 +42,15 @@ impl ClientCertificate {
         Self(Arc::new(Parts { der, fingerprint }))
     }
 
-    /// The bytes of the certificate (DER): for a parser of X.509, if names or extensions in it are wanted.
+    /// Returns the bytes of the certificate (DER): for a parser of X.509, if names or extensions in it
+    /// are wanted.
     #[must_use]
     pub fn der(&self) -> &[u8] {
         &self.0.der
     }
 
-    /// The SHA-256 of its bytes, by which an authenticator may know it. A renewed certificate has another one.
+    /// Returns the SHA-256 of its bytes, by which an authenticator may know it. A renewed certificate
+    /// has another one.
     #[must_use]
     pub fn fingerprint(&self) -> CertificateFingerprint {
         self.0.fingerprint
@@ -81,7 +83,7 @@ impl fmt::Debug for ClientCertificate {
 pub struct CertificateFingerprint([u8; LENGTH]);
 
 impl CertificateFingerprint {
-    /// The fingerprint of a certificate with these bytes (DER).
+    /// Computes the fingerprint of a certificate with these bytes (DER).
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
         Self(Sha256::digest(der).into())

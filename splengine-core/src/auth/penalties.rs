@@ -36,7 +36,8 @@ pub struct GuessingPolicy {
 }
 
 impl GuessingPolicy {
-    /// The defaults: a penalty of 5 s, a block from 30 s on and of 60 s at most, no exemption.
+    /// Makes a policy with the defaults: a penalty of 5 s, a block from 30 s on and of 60 s at most, no
+    /// exemption.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -47,33 +48,33 @@ impl GuessingPolicy {
         }
     }
 
-    /// Penalty of one failed authentication, default 5 s. One that shows what has failed from the
-    /// same address just before guesses nothing, and costs a fifth of it: a script with an old token
-    /// that tries once a second is never blocked. Zero switches penalties and delays off; failures
-    /// are still logged and counted.
+    /// Sets the penalty of one failed authentication, default 5 s. One that shows what has failed from
+    /// the same address just before guesses nothing, and costs a fifth of it: a script with an old
+    /// token that tries once a second is never blocked. Zero switches penalties and delays off;
+    /// failures are still logged and counted.
     #[must_use]
     pub fn penalty(mut self, penalty: Duration) -> Self {
         self.penalty = penalty;
         self
     }
 
-    /// Sum of penalties from which on an address is blocked, default 30 s: five failures within a
-    /// minute only delay their answers.
+    /// Sets the sum of penalties from which on an address is blocked, default 30 s: five failures
+    /// within a minute only delay their answers.
     #[must_use]
     pub fn threshold(mut self, threshold: Duration) -> Self {
         self.threshold = threshold;
         self
     }
 
-    /// Largest sum of penalties, and so the maximum time for which an address is blocked, at least
-    /// the [threshold](Self::threshold), default 60 s.
+    /// Sets the maximum sum of penalties, and so the maximum time for which an address is blocked, at
+    /// least the [threshold](Self::threshold), default 60 s.
     #[must_use]
     pub fn max_penalty(mut self, max: Duration) -> Self {
         self.max_penalty = max;
         self
     }
 
-    /// Addresses that get no penalties, default none: reverse proxies that bound guesses
+    /// Sets addresses that get no penalties, default none: reverse proxies that bound guesses
     /// themselves, whose clients would all be blocked for what one of them does. Failures from
     /// there are logged and counted, and their number is not bounded.
     #[must_use]

@@ -7,17 +7,17 @@ use std::str::FromStr;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// Run commands.
+    /// Right to run commands.
     Execute,
-    /// Have terminal sessions of one's own.
+    /// Right to have own terminal sessions.
     Sessions,
-    /// Watching one's own terminal sessions: without [`Sessions`](Self::Sessions) neither typing in
-    /// them, nor making, changing or ending any.
+    /// Right to watch own terminal sessions: without [`Sessions`](Self::Sessions) neither to type in
+    /// them, nor to make, change or end any.
     Watch,
-    /// Read and write the files that the engine serves.
+    /// Right to read and write the files that the engine serves.
     Files,
-    /// See and cancel the executions of all callers. A user has it only where it is given by name: it
-    /// is not in [`Scopes::USER`].
+    /// Right to see and cancel the executions of all callers; not their sessions or batches. A user has
+    /// it only where it is given by name: it is not in [`Scopes::USER`].
     Admin,
 }
 
@@ -65,7 +65,7 @@ impl Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// No right.
+    /// The empty set of rights.
     pub const NONE: Self = Self(0);
     /// Every right there is.
     pub const ALL: Self = {
@@ -95,7 +95,7 @@ impl Scopes {
         Self(self.0 | scope.bit())
     }
 
-    /// Returns whether `scope` is among them.
+    /// Returns whether these rights include `scope`.
     #[must_use]
     pub fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
@@ -107,7 +107,7 @@ impl Scopes {
         self.0 == 0
     }
 
-    /// The rights of either.
+    /// Returns the rights that are in either set.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -127,13 +127,13 @@ impl Scopes {
         }
     }
 
-    /// Returns whether `bound` lets its holder do all that these do.
+    /// Returns whether `bound` lets its holder do all that these rights do.
     #[must_use]
     pub fn is_within(self, bound: Self) -> bool {
         self.0 & !bound.complete().0 == 0
     }
 
-    /// The rights one by one, in the order of [`Scope::ALL`].
+    /// Returns the rights one by one, in the order of [`Scope::ALL`].
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.iter().copied().filter(move |scope| self.contains(*scope))
     }

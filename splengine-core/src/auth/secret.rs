@@ -15,13 +15,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Secret(SecretString);
 
 impl Secret {
-    /// Wraps `text`.
+    /// Wraps `text` as a secret.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(SecretString::from(text.into()))
     }
 
-    /// The text itself: for comparing and hashing, never for a log or a message.
+    /// Returns the text itself: for comparing and hashing, never for a log or a message.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.0.expose_secret()

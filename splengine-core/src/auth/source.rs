@@ -73,7 +73,7 @@ impl CredentialSource {
         }
     }
 
-    /// Name of the server.
+    /// Returns the name of the server.
     #[must_use]
     pub fn server(&self) -> &'static str {
         self.server
@@ -88,7 +88,7 @@ impl CredentialSource {
         }
     }
 
-    /// The client's process, of a UNIX socket.
+    /// Returns the client's process, of a UNIX socket.
     #[must_use]
     pub fn unix_peer(&self) -> Option<UnixPeer> {
         match self.client {
@@ -97,7 +97,8 @@ impl CredentialSource {
         }
     }
 
-    /// The client's certificate, if TLS has verified one. It is told beside other credentials, too.
+    /// Returns the client's certificate of TLS, if it was verified. It is told beside other credentials,
+    /// too.
     #[must_use]
     pub fn certificate(&self) -> Option<&ClientCertificate> {
         self.certificate.as_ref()

@@ -54,7 +54,7 @@ pub enum TokenError {
 }
 
 impl TokenHash {
-    /// The hash of `token`.
+    /// Returns the hash of `token`.
     ///
     /// # Errors
     ///

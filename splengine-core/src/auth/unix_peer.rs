@@ -22,7 +22,7 @@ pub struct UnixPeer {
 }
 
 impl UnixPeer {
-    /// The process with these ids.
+    /// Makes a peer of the process with these ids.
     #[must_use]
     pub fn new(uid: u32, gid: u32, pid: Option<u32>) -> Self {
         Self { uid, gid, pid }

@@ -29,6 +29,14 @@ use crate::time::time;
 /// The batches of an engine, as a [`Caller`] may use them: their own. Got from
 /// [`Engine::batches`](crate::Engine::batches); cheap to clone.
 ///
+/// # Errors
+///
+/// Every method that takes a caller fails with [`BatchError::Forbidden`] for one without
+/// [`Scope::Execute`](crate::Scope::Execute), and with [`BatchError::NoStore`] where the engine keeps no
+/// batches. One that names a batch fails with [`BatchError::NoBatch`] when there is none of this id, or
+/// it is another caller's. Where the store can't be read or written, [`BatchError::Internal`],
+/// [`BatchError::Damaged`] or [`BatchError::DiskFull`] says so.
+///
 /// ```
 /// use splengine_core::{BatchRequest, Caller, Engine, LocalExecutor, Step};
 /// use splengine_core::batch::{BatchPolicy, BatchState};
@@ -125,13 +133,14 @@ impl Batches {
         self.registry().map_or(0, |registry| registry.policy.max_steps)
     }
 
-    /// A batch with its steps, as it is now.
+    /// Returns a batch with its steps, as it is now.
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`]; [`BatchError::ReadLimit`] when other large
-    /// records take the memory there is for them (64 MiB, of which a caller has half of what the others leave) for 5 s. A record
-    /// counts for as long as it is held.
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::ReadLimit`] when other large records take the memory that there is for them
+    /// (64 MiB, of which a caller has half of what the others leave) for 5 s. A record counts for as
+    /// long as it is held.
     ///
     /// # Cancel safety
     ///
@@ -214,11 +223,11 @@ impl Batches {
         }
     }
 
-    /// A batch without its steps, as it is now: for those who ask often.
+    /// Returns a batch without its steps, as it is now: for callers who ask often.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get).
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`].
     ///
     /// # Cancel safety
     ///
@@ -247,8 +256,9 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down before: the
-    /// batch goes on in the next; [`BatchError::ReadLimit`], as [`get`](Self::get).
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::Draining`] when the engine shuts down before: the batch goes on in the next;
+    /// [`BatchError::ReadLimit`], as [`get`](Self::get).
     ///
     /// # Cancel safety
     ///
@@ -267,8 +277,8 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down before: the
-    /// batch goes on in the next.
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::Draining`] when the engine shuts down before: the batch goes on in the next.
     ///
     /// # Cancel safety
     ///
@@ -293,12 +303,13 @@ impl Batches {
         }
     }
 
-    /// A batch's events that come after the one with this number; 0 is from its beginning.
+    /// Returns the events of a batch that come after the one with this number; 0 is from its beginning.
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Malformed`] when the batch has no event of this number
-    /// yet.
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::Malformed`] when the batch has no event of this number yet;
+    /// [`BatchError::ReadLimit`], as [`get`](Self::get): the names of the steps are read.
     ///
     /// # Cancel safety
     ///
@@ -363,7 +374,9 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`],
+    /// [`BatchError::Forbidden`], [`BatchError::NoStore`]; [`BatchError::ReadLimit`], as
+    /// [`get`](Self::get): the whole record is read, which waits up to 5 s for memory.
     ///
     /// # Cancel safety
     ///
@@ -446,7 +459,9 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Draining`] when the engine shuts down.
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::Draining`] when the engine shuts down before the batch is over. It has been
+    /// cancelled then.
     ///
     /// # Cancel safety
     ///
@@ -474,7 +489,8 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over.
+    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`], [`BatchError::NoStore`];
+    /// [`BatchError::Conflict`] when the batch is not over.
     ///
     /// # Cancel safety
     ///
@@ -531,7 +547,7 @@ impl BatchEvents {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] when the store can't be read.
+    /// [`BatchError::Internal`] or [`BatchError::Damaged`] when the store can't be read.
     ///
     /// # Cancel safety
     ///

@@ -8,7 +8,8 @@ use crate::quota::MemoryError;
 use crate::session::SessionError;
 use crate::store::StoreFault;
 
-/// Failure of an operation on a batch. Nothing of the operation was done.
+/// Failure of an operation on a batch. Nothing of the operation was done, unless the method says
+/// otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
@@ -135,7 +136,7 @@ impl BatchError {
         }
     }
 
-    /// The kind, for an adapter's table.
+    /// Returns the error's kind, which adapters map to a status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

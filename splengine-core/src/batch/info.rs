@@ -14,41 +14,41 @@ use crate::user_name::UserName;
 pub struct BatchInfo {
     /// Id of the batch.
     pub id: BatchId,
-    /// User whose batch it is.
+    /// User who owns the batch.
     pub user: UserName,
-    /// Name that people call it by.
+    /// Name of the batch, for people.
     pub name: Option<String>,
-    /// Origin of its steps: `plan`, or a [kind](crate::batch::BatchPolicy::kind).
+    /// Origin of the steps: `plan`, or a [kind](crate::batch::BatchPolicy::kind).
     pub kind: String,
     /// State of the batch.
     pub state: BatchState,
-    /// Time at which it was accepted.
+    /// Time at which the batch was accepted.
     pub created: SystemTime,
-    /// Time at which its first step was started.
+    /// Time at which the first step was started.
     pub started: Option<SystemTime>,
-    /// Time at which it was over.
+    /// Time at which the batch was over.
     pub ended: Option<SystemTime>,
-    /// Time from the start of its first step to its end, or until now, by a monotonic clock; `None`
-    /// before that start.
+    /// Time from the start of the first step to the end of the batch, or until now, by a monotonic
+    /// clock; `None` before that start.
     pub duration: Option<Duration>,
-    /// Labels by which it is found again.
+    /// Labels of the batch, by which [`BatchFilter::label`](crate::batch::BatchFilter::label) selects.
     pub labels: BTreeMap<String, String>,
-    /// Time that it may take.
+    /// Maximum duration of the batch; `None` is without a limit.
     pub timeout: Option<Duration>,
-    /// Number of its steps in each state.
+    /// Number of steps in each state.
     pub counts: StepCounts,
-    /// The exit code of its first step whose failure counts; where there is none 130 if it was
-    /// cancelled, 124 if its time was up, else 0.
+    /// Exit code of the batch: that of the first step whose failure counts; where there is none, 130
+    /// if the batch was cancelled, 124 if its time was up, else 0.
     pub exit_code: i32,
-    /// The batch that it runs again.
+    /// Id of the batch whose steps this one runs again.
     pub rerun_of: Option<BatchId>,
-    /// The number of its last event.
+    /// Number of the batch's last event.
     pub last_event: u64,
 }
 
 impl BatchInfo {
-    /// Returns the number of bytes of its name and its labels together, the only texts of it that may be
-    /// long.
+    /// Returns the number of bytes of the name and the labels together, the only texts of a batch that
+    /// may be long.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let labels = self.labels.iter().map(|(name, value)| name.len() + value.len());
@@ -68,7 +68,7 @@ pub enum BatchState {
     Succeeded,
     /// The batch is over; a step failed, or its time was up.
     Failed,
-    /// The batch is over, since its caller cancelled it.
+    /// The caller has cancelled the batch, and it is over.
     Cancelled,
 }
 
@@ -76,21 +76,21 @@ pub enum BatchState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepCounts {
-    /// All.
+    /// Number of all steps.
     pub total: u64,
-    /// Not started.
+    /// Number of steps not started yet.
     pub queued: u64,
-    /// Running.
+    /// Number of steps that run.
     pub running: u64,
-    /// Waiting to be run again.
+    /// Number of steps waiting to be run again.
     pub retrying: u64,
-    /// Ended with success.
+    /// Number of steps that exited with code 0.
     pub succeeded: u64,
-    /// Ended without success.
+    /// Number of steps that failed, or whose end is not known.
     pub failed: u64,
-    /// Left out.
+    /// Number of steps that were left out.
     pub skipped: u64,
-    /// Stopped.
+    /// Number of steps that were stopped.
     pub cancelled: u64,
 }
 
@@ -98,7 +98,7 @@ pub struct StepCounts {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchRecord {
-    /// The batch.
+    /// Description of the batch.
     pub info: BatchInfo,
     /// Steps of the batch, in their order.
     pub steps: Vec<StepInfo>,
@@ -113,8 +113,8 @@ impl From<BatchInfo> for BatchRecord {
 }
 
 impl BatchRecord {
-    /// Returns about how many bytes of memory it takes, for servers that bound the memory of
-    /// answers: its texts of arguments may be long.
+    /// Returns about how many bytes of memory the record takes, for servers that bound the memory of
+    /// answers: texts of arguments may be long.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.steps.iter().map(StepInfo::memory_bytes).sum()
@@ -139,45 +139,47 @@ pub struct StepInfo {
     pub id: String,
     /// Command of the step, as it was given.
     pub command: String,
-    /// Further arguments of the command.
+    /// Further arguments of the command, as they were given.
     pub args: Vec<String>,
-    /// Directory in which it runs; `None` is root.
+    /// Directory in which the step runs; `None` is root.
     pub workdir: Option<String>,
-    /// The names of the variables that it is given, without their values.
+    /// Names of the variables that the step is given, without their values.
     pub env: Vec<String>,
-    /// `true` if the batch goes on as if the step had succeeded when it fails.
+    /// `true` if the batch goes on after a failure of the step as after a success.
     pub allow_failure: bool,
-    /// The ids of the steps that it waits for.
+    /// Ids of the steps that the step waits for.
     pub depends_on: Vec<String>,
     /// State of the step.
     pub state: StepState,
-    /// Number of times that it was started.
+    /// Number of times that the step was started.
     pub attempt: u32,
-    /// Reason for which its last run ended.
+    /// Reason for which the step's last run ended.
     pub reason: Option<Reason>,
-    /// Explanation why it was left out, could not be started, or why a part of its output is not
-    /// kept; for people.
+    /// Explanation why the step was left out, could not be started, or why a part of its output is
+    /// not kept; for people.
     pub problem: Option<String>,
-    /// The exit code of its last run.
+    /// Exit code of the step's last run, as [`End::exit_code`](crate::execute::End::exit_code); of a
+    /// step that could not be started 127 (no such program), 126 (not executable) or 125 (another
+    /// reason).
     pub exit_code: Option<i32>,
-    /// The signal that ended its last run.
+    /// Signal that ended the step's last run.
     pub signal: Option<String>,
-    /// Time at which its last run began.
+    /// Time at which the step's last run began.
     pub started: Option<SystemTime>,
-    /// Time at which its last run ended.
+    /// Time at which the step's last run ended.
     pub ended: Option<SystemTime>,
-    /// Time that its last run took.
+    /// Duration of the step's last run.
     pub duration: Option<Duration>,
-    /// All that its last run wrote to standard output, in bytes, kept or not.
+    /// Number of bytes that the last run wrote to standard output, kept or not.
     pub stdout_bytes: u64,
-    /// Number of bytes of standard error.
+    /// Number of bytes that the last run wrote to standard error, kept or not.
     pub stderr_bytes: u64,
-    /// Part of the standard output that was left out, if one was: over the output limit, or since
-    /// it could not be kept.
+    /// Part of the standard output that was left out, if any: over the output limit, or since it
+    /// could not be kept.
     pub stdout_gap: Option<Gap>,
-    /// Part of the standard error that was left out, if one was.
+    /// Part of the standard error that was left out, if any; as for [`stdout_gap`](Self::stdout_gap).
     pub stderr_gap: Option<Gap>,
-    /// The processor time of its last run; see [`Usage`](crate::execute::Usage).
+    /// Processor time of the last run; see [`Usage`](crate::execute::Usage).
     pub cpu_time: Option<Duration>,
     /// Maximum memory that a process of the last run had, in bytes; see
     /// [`Usage`](crate::execute::Usage).
@@ -188,7 +190,7 @@ pub struct StepInfo {
 }
 
 impl StepInfo {
-    /// Returns about how many bytes of memory it takes: its texts of arguments may be long.
+    /// Returns about how many bytes of memory the state takes: texts of arguments may be long.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         let lists = [&self.args, &self.env, &self.depends_on].into_iter().flatten();
@@ -203,7 +205,7 @@ impl StepInfo {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StepState {
-    /// Not started.
+    /// The step was not started yet.
     #[default]
     Queued,
     /// The step runs.
@@ -224,11 +226,11 @@ pub enum StepState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchEvent {
-    /// Counts from 1, without a gap.
+    /// Number of the event in its batch, from 1 and without a gap.
     pub seq: u64,
     /// Time of the event.
     pub time: SystemTime,
-    /// Event itself.
+    /// Kind of the event, with its details.
     pub what: BatchEventKind,
 }
 
@@ -238,7 +240,7 @@ pub struct BatchEvent {
 pub enum BatchEventKind {
     /// The batch was accepted.
     Queued,
-    /// The engine has begun to run it.
+    /// The engine has begun to run the batch.
     Begun,
     /// A step was started.
     Started {
@@ -277,11 +279,11 @@ pub enum BatchEventKind {
 }
 
 impl BatchState {
-    /// Every state, for filters and for the test of an adapter's table.
+    /// All states of a batch, for filters and for the test of an adapter's table.
     pub const ALL: &[Self] =
         &[Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
 
-    /// The word for it on every server.
+    /// Returns the state's name, which is the same on all servers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -301,7 +303,7 @@ impl BatchState {
 }
 
 impl StepState {
-    /// Every state.
+    /// All states of a step.
     // A stored step holds the index of its state in this list: a new state is appended, and none moves.
     pub const ALL: &[Self] = &[
         Self::Queued,
@@ -313,7 +315,7 @@ impl StepState {
         Self::Cancelled,
     ];
 
-    /// The word for it on every server.
+    /// Returns the state's name, which is the same on all servers.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

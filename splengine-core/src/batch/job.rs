@@ -47,7 +47,7 @@ pub trait BatchJob: Send + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobEvent {
-    /// The batch was accepted. Always first, once.
+    /// The engine has begun to run the batch. Always first, once.
     Begun,
     /// A step that was started has ended.
     Ended {
@@ -55,7 +55,7 @@ pub enum JobEvent {
         step: usize,
         /// Outcome of the step's run.
         outcome: Outcome,
-        /// The exit code, where there is one.
+        /// Exit code of the run; `None` where there is none.
         exit_code: Option<i32>,
         /// Reason for the end of the run; `None` where it could not be started.
         reason: Option<Reason>,

@@ -25,7 +25,7 @@ pub struct BatchFilter {
 }
 
 impl BatchFilter {
-    /// All batches.
+    /// Makes a filter that selects all batches.
     pub fn new() -> Self {
         Self::default()
     }
@@ -59,9 +59,9 @@ impl BatchFilter {
 }
 
 impl Batches {
-    /// The caller's batches that `filter` lets through, the newest first: at most `most` (and 500), of
-    /// those that follow the page that gave `cursor`. For a page at most 10,000 batches are read, and
-    /// it ends before the names and labels on it are more than [1
+    /// Returns the caller's batches that `filter` selects, the newest first: at most `most` (and 500),
+    /// of those that follow the page that gave `cursor`. For a page at most 10,000 batches are read,
+    /// and it ends before the names and labels on it are more than [1
     /// MiB](crate::quota::LargeWork::MAX_PAGE_BYTES): it may hold fewer batches than there are, and has
     /// the cursor of the next page.
     ///
@@ -90,7 +90,8 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::Malformed`] for a cursor that no page gave, [`BatchError::Forbidden`].
+    /// [`BatchError::Malformed`] for a cursor that no page gave, [`BatchError::Forbidden`],
+    /// [`BatchError::NoStore`].
     ///
     /// # Cancel safety
     ///

@@ -68,7 +68,7 @@ enum Follow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LogPiece {
-    /// Time at which the engine read it.
+    /// Time at which the engine read the piece.
     pub time: SystemTime,
     /// Stream on which it was printed.
     pub stream: Stream,
@@ -87,7 +87,7 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::NoAttempt`].
+    /// As [`output`](Self::output).
     ///
     /// # Cancel safety
     ///
@@ -112,7 +112,7 @@ impl Batches {
 }
 
 impl StepLog {
-    /// The number of the run that prints what comes next, from 1.
+    /// Returns the number of the run that prints what comes next, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.index.attempt()

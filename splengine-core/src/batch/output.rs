@@ -105,7 +105,7 @@ impl StepOutput {
         Self { part, gap: GapSearch::default(), ..self.clone() }
     }
 
-    /// Number of the run that printed it, from 1.
+    /// Returns the number of the run that printed it, from 1.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt

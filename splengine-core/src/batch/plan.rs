@@ -212,7 +212,7 @@ impl RetryOn {
     /// Maximum number of reasons.
     pub const MAX_REASONS: usize = 16;
 
-    /// No failure.
+    /// Makes a selection of no failures.
     pub fn new() -> Self {
         Self::default()
     }
@@ -224,7 +224,7 @@ impl RetryOn {
         self
     }
 
-    /// Adds reasons. A run that was cancelled is never run again.
+    /// Adds runs that end for these reasons. A run that was cancelled is never run again.
     pub fn reasons(mut self, reasons: impl IntoIterator<Item = Reason>) -> Self {
         self.reasons.extend(reasons.into_iter().map(|reason| reason.name().to_owned()));
         self
@@ -408,7 +408,7 @@ impl Step {
         self
     }
 
-    /// The ids of the steps that must have ended before. Default: the step before it.
+    /// Sets the ids of the steps that must have ended before the step runs. Default: the step before it.
     #[must_use]
     pub fn after(mut self, ids: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.0.depends_on = Some(ids.into_iter().map(Into::into).collect());
@@ -455,15 +455,17 @@ impl Step {
         self
     }
 
-    /// Runs the step again if the engine ended while it ran, whatever it had done by then. Default: it
-    /// has failed then, unless it has retries left.
+    /// Sets whether the step is run again if the engine ended while it ran, whatever it had done by
+    /// then; this uses up none of its [`retries`](Self::retries). Default: no. It is then run again
+    /// only if it has retries left and [`retry_on`](Self::retry_on) accepts the reason
+    /// [`Reason::Lost`](crate::Reason::Lost) or the exit code 125; else it has failed.
     #[must_use]
     pub fn rerun_on_restart(mut self, rerun: bool) -> Self {
         self.0.rerun_on_restart = rerun;
         self
     }
 
-    /// Sets the failures after which it is run again, as often as [`retries`](Self::retries) says.
+    /// Sets the failures after which the step is run again, as often as [`retries`](Self::retries) says.
     /// Default: after any.
     #[must_use]
     pub fn retry_on(mut self, failures: RetryOn) -> Self {
@@ -488,8 +490,8 @@ impl Step {
         self
     }
 
-    /// Has it read what the last run of another step printed on a stream, all that is kept of it. It
-    /// waits for that step as if it [depended](Self::after) on it, besides others. Where a part of
+    /// Connects the step's standard input to the kept output of another step's last run on a stream. The
+    /// step waits for that step as if it [depended](Self::after) on it, besides others. Where a part of
     /// the output was not kept, over its limit, the step fails and is not started. Default: none.
     #[must_use]
     pub fn stdin_from(mut self, step: impl Into<String>, stream: Stream) -> Self {

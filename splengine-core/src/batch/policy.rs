@@ -56,9 +56,9 @@ pub(crate) struct OpenedBatches {
 pub(crate) type MakeJob = dyn Fn(&str) -> Result<Box<dyn BatchJob>, String> + Send + Sync;
 
 impl BatchPolicy {
-    /// The defaults, with records in `store` and what steps print in files below `outputs`, a
-    /// directory. When the engine is [built](crate::engine::EngineBuilder::build), the directory is
-    /// opened, or made when it is not there, and a store of another format is refused.
+    /// Makes a policy with the defaults, with records in `store` and what steps print in files below
+    /// `outputs`, a directory. When the engine is [built](crate::engine::EngineBuilder::build), the
+    /// directory is opened, or made when it is not there, and a store of another format is refused.
     pub fn new(store: impl Store, outputs: impl AsRef<Path>) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
@@ -127,7 +127,7 @@ impl BatchPolicy {
         self
     }
 
-    /// The highest parallelism that is granted. Default 1024.
+    /// Sets the maximum parallelism that is granted. Default 1024.
     pub fn max_parallelism(mut self, count: usize) -> Self {
         self.max_parallelism = count.max(1);
         self

@@ -46,9 +46,10 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when it is not over, none is left to run, or
-    /// the variables and standard input of its steps are [kept no
-    /// longer](crate::batch::BatchPolicy::keep_inputs_for); and as [`submit`](Self::submit).
+    /// [`BatchError::NoBatch`]; [`BatchError::Conflict`] when the batch is not over, no step is left to
+    /// run, or the variables and standard input of its steps are [kept no
+    /// longer](crate::batch::BatchPolicy::keep_inputs_for); [`BatchError::ReadLimit`], as
+    /// [`get`](Self::get); and as [`submit`](Self::submit).
     ///
     /// # Cancel safety
     ///

@@ -34,7 +34,7 @@ use crate::ids::{BatchId, IntoId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchResults {
-    /// The batch.
+    /// Description of the batch.
     pub info: BatchInfo,
     /// Steps of the batch, in their order.
     pub steps: Vec<StepResult>,
@@ -44,12 +44,12 @@ pub struct BatchResults {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StepResult {
-    /// The step. Its gaps tell where in what follows a part is missing; where that was cut before,
-    /// they lie beyond its end.
+    /// State of the step. Its gaps tell where in what follows a part is missing; where that was cut
+    /// before, they lie beyond its end.
     pub step: StepInfo,
-    /// Standard output.
+    /// Kept standard output of the step's last run.
     pub stdout: Bytes,
-    /// Standard error.
+    /// Kept standard error of the step's last run.
     pub stderr: Bytes,
     /// `true` if more of its standard output is kept than fits here.
     pub stdout_cut: bool,
@@ -94,15 +94,15 @@ struct Printed {
 }
 
 impl Batches {
-    /// A batch with what its steps printed; while it is not over, those whose last run has ended.
+    /// Reads a batch with the output of its steps; while it is not over, of those whose last run has
+    /// ended.
     ///
     /// Of each stream there are 16 MiB, of all steps together. What comes after that is left out
     /// ([`stdout_cut`](StepResult::stdout_cut)); [`Batches::output`] has it.
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::Forbidden`]; [`BatchError::Internal`] when what was
-    /// printed can't be read.
+    /// As [`get`](Self::get); [`BatchError::Internal`] when the output can't be read.
     ///
     /// # Cancel safety
     ///
@@ -150,14 +150,14 @@ impl Batches {
 }
 
 impl BatchResultReader {
-    /// The batch with its steps.
+    /// Returns the batch with its steps.
     #[must_use]
     pub fn record(&self) -> &BatchRecord {
         &self.record
     }
 
-    /// The number of bytes of output that the step at `place` has, at most 16 MiB of each stream for
-    /// all steps together; 0 where there is no such step.
+    /// Returns the number of bytes of output that the step at `place` has here, at most 16 MiB of each
+    /// stream for all steps together; 0 where there is no such step.
     #[must_use]
     pub fn length(&self, place: usize, stream: Stream) -> usize {
         self.printed(place, stream).bytes
@@ -169,7 +169,7 @@ impl BatchResultReader {
         self.printed(place, stream).is_cut
     }
 
-    /// The number of bytes of all output of all steps.
+    /// Returns the number of output bytes in these results, without what was cut.
     #[must_use]
     pub fn total_bytes(&self) -> usize {
         self.printed.iter().flatten().map(|printed| printed.bytes).sum()
@@ -208,7 +208,7 @@ impl BatchResultReader {
         Ok(data)
     }
 
-    /// Reads all of it.
+    /// Reads the whole output of all steps.
     ///
     /// # Errors
     ///

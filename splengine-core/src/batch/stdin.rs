@@ -102,8 +102,10 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`], [`BatchError::NoStep`]; [`BatchError::Conflict`] when the step does
-    /// not run, its standard input is not open, or the program reads no more.
+    /// [`BatchError::NoBatch`], [`BatchError::NoStep`], [`BatchError::Forbidden`],
+    /// [`BatchError::NoStore`]; [`BatchError::Conflict`] when the step does not run, its standard input
+    /// is not open, or the program reads no more, which may be after a part was written;
+    /// [`BatchError::ReadLimit`], as [`get`](Self::get): the names of the steps are read.
     ///
     /// # Cancel safety
     ///

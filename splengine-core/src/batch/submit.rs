@@ -31,7 +31,7 @@ use crate::text::{hex, name_to_show};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Submitted {
-    /// The batch.
+    /// Record of the batch.
     pub record: BatchRecord,
     /// `true` if it was made now, and not under the same idempotency key before.
     pub is_new: bool,
@@ -121,9 +121,17 @@ impl Batches {
     ///
     /// # Errors
     ///
-    /// [`BatchError`] that names the step and what is wrong with it; [`BatchError::Conflict`] when the
-    /// request before, with the same key, is still checked after 30 s. Then nothing of the batch is
-    /// kept.
+    /// - [`BatchError::Step`] and [`BatchError::Command`], which name the step and what is wrong with
+    ///   it; [`BatchError::Malformed`] for the batch as a whole or the key; [`BatchError::Session`].
+    /// - [`BatchError::KeyReused`] when the key came with another request before;
+    ///   [`BatchError::Conflict`] when the request before, with the same key, is still checked after
+    ///   30 s, or when the batch that it made is kept no longer.
+    /// - [`BatchError::CallerLimit`], [`BatchError::Full`], [`BatchError::CallerInput`] and
+    ///   [`BatchError::InputFull`] at the bounds of the [policy](crate::batch::BatchPolicy).
+    /// - [`BatchError::Forbidden`], [`BatchError::NoStore`], [`BatchError::Draining`],
+    ///   [`BatchError::DiskFull`].
+    ///
+    /// Then nothing of the batch is kept.
     ///
     /// # Cancel safety
     ///
@@ -245,11 +253,11 @@ impl Batches {
         .await
     }
 
-    /// The batch that was submitted with this `idempotency_key`.
+    /// Returns the batch that was submitted with this `idempotency_key`.
     ///
     /// # Errors
     ///
-    /// [`BatchError::NoBatch`].
+    /// [`BatchError::NoBatch`] when there is none, [`BatchError::Forbidden`], [`BatchError::NoStore`].
     ///
     /// # Cancel safety
     ///

@@ -95,7 +95,7 @@ impl EngineBuilder {
         }
     }
 
-    /// The program that commands are given to. Default: any, named by the command.
+    /// Sets the program that commands are given to. Default: any, named by the command.
     ///
     /// ```
     /// use splengine_core::execute::Program;
@@ -123,7 +123,7 @@ impl EngineBuilder {
         self
     }
 
-    /// The variables that a request may set; any other is refused. A `*` at the end of a name
+    /// Sets the variables that a request may set; any other is refused. A `*` at the end of a name
     /// stands for any rest. Default: any. With one fixed [`program`](Self::program) that callers
     /// must not get around, name only what that program needs: some variables (`LD_PRELOAD`,
     /// `NODE_OPTIONS`) make a program run other code.
@@ -246,19 +246,19 @@ impl EngineBuilder {
         self
     }
 
-    /// The highest output limit that is granted. Default 64 MiB.
+    /// Sets the maximum output limit that is granted. Default 64 MiB.
     pub fn max_output_limit(mut self, bytes: u64) -> Self {
         self.policy.max_output_limit = bytes;
         self
     }
 
-    /// The limits of a run whose request does not say. Default: none.
+    /// Sets the limits of a run whose request does not say. Default: none.
     pub fn default_limits(mut self, limits: Limits) -> Self {
         self.policy.default_limits = limits;
         self
     }
 
-    /// The highest limits that are granted. A run whose request and defaults set none gets these.
+    /// Sets the maximum limits that are granted. A run whose request and defaults set none gets these.
     /// Default: none.
     pub fn max_limits(mut self, limits: Limits) -> Self {
         self.policy.max_limits = limits;
@@ -283,26 +283,26 @@ impl EngineBuilder {
         self
     }
 
-    /// Free space, in bytes, that is left on each file system that is written to for callers: what
-    /// would take more is refused, be it files or outputs. Default 256 MiB, or 1 % of the file
+    /// Sets the free space, in bytes, that is left on each file system that is written to for callers:
+    /// what would take more is refused, be it files or outputs. Default 256 MiB, or 1 % of the file
     /// system where that is less; 0 leaves nothing. See [`DiskReserve`].
     pub fn disk_floor(mut self, bytes: u64) -> Self {
         self.reserve = DiskReserve::new(bytes);
         self
     }
 
-    /// Bounds on guessing credentials, for all servers of the engine together. Default:
+    /// Sets the bounds on guessing credentials, for all servers of the engine together. Default:
     /// [`GuessingPolicy::new`].
     pub fn guessing(mut self, policy: GuessingPolicy) -> Self {
         self.guessing = policy;
         self
     }
 
-    /// The engine. Opens and locks what the policies name: the root of [files](FilePolicy::new), the
-    /// directory of [sessions](SessionPolicy::store), the store and the directory of
-    /// [batches](BatchPolicy::new). Directories that do not exist are made, but for the root. Blocks: for
-    /// up to 2 seconds while another engine uses the directory of sessions, and as long as it takes to
-    /// [count](FilePolicy::max_caller_bytes) what callers' files hold.
+    /// Builds the engine. Opens and locks what the policies name: the root of [files](FilePolicy::new),
+    /// the directory of [sessions](SessionPolicy::store), the store and the directory of
+    /// [batches](BatchPolicy::new). Directories that do not exist are made, but for the root. Blocks:
+    /// for up to 2 seconds while another engine uses the directory of sessions, and as long as it takes
+    /// to [count](FilePolicy::max_caller_bytes) what callers' files hold.
     ///
     /// # Errors
     ///

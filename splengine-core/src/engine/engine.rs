@@ -81,7 +81,17 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ExecuteError`] when the command did not start. Then nothing of it is left.
+    /// - [`ExecuteError::Split`], [`ExecuteError::Malformed`], [`ExecuteError::Impossible`] and
+    ///   [`ExecuteError::Workdir`] for the request; [`ExecuteError::ProgramNotFound`] and
+    ///   [`ExecuteError::ProgramUnusable`] for its program.
+    /// - [`ExecuteError::Forbidden`] for a caller without [`Scope::Execute`];
+    ///   [`ExecuteError::NoSession`] for a session that is none of the caller's.
+    /// - [`ExecuteError::CallerLimit`], [`ExecuteError::Full`], [`ExecuteError::CallerInput`],
+    ///   [`ExecuteError::InputFull`], [`ExecuteError::TooManyKept`] and [`ExecuteError::Busy`] at the
+    ///   bounds of the engine and its executor; [`ExecuteError::Exhausted`] when the host is short of
+    ///   resources; [`ExecuteError::Draining`].
+    ///
+    /// Then the command did not start, and nothing of it is left.
     ///
     /// # Cancel safety
     ///
@@ -120,7 +130,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ExecuteError`] when the command did not start, or never could.
+    /// As [`execute`](Self::execute), for a command that did not start, or never could.
     ///
     /// # Cancel safety
     ///
@@ -189,14 +199,14 @@ impl Engine {
         })
     }
 
-    /// The terminal sessions.
+    /// Returns the engine's terminal sessions.
     #[must_use]
     pub fn sessions(&self) -> Sessions {
         self.0.sessions.clone()
     }
 
-    /// The batches. Where there is no [policy](crate::engine::EngineBuilder::batches) for them, all that is
-    /// asked of them is refused.
+    /// Returns the engine's batches. Where there is no [policy](crate::engine::EngineBuilder::batches)
+    /// for them, all that is asked of them is refused.
     #[must_use]
     pub fn batches(&self) -> Batches {
         self.0.batches.clone()
@@ -208,14 +218,14 @@ impl Engine {
         self.0.batches.registry().is_ok()
     }
 
-    /// The files below root. Where there is no [policy](crate::engine::EngineBuilder::files) for them, all
-    /// that is asked of them is refused.
+    /// Returns the files below root. Where there is no [policy](crate::engine::EngineBuilder::files)
+    /// for them, all that is asked of them is refused.
     #[must_use]
     pub fn files(&self) -> Files {
         Files::new(self.0.files.clone())
     }
 
-    /// The floor of free space on disks, which
+    /// Returns the floor of free space on disks, which
     /// [`EngineBuilder::disk_floor`](crate::engine::EngineBuilder::disk_floor) sets: for adapters that keep
     /// something on disk for a caller.
     #[must_use]
@@ -223,8 +233,9 @@ impl Engine {
         self.0.runner.reserve.clone()
     }
 
-    /// A budget of at most `bytes` of the [memory](crate::engine::EngineBuilder::max_buffered_bytes) of the engine,
-    /// which all servers and the engine itself share: for adapters, for what their connections hold.
+    /// Returns a budget of at most `bytes` of the
+    /// [memory](crate::engine::EngineBuilder::max_buffered_bytes) of the engine, which all servers and
+    /// the engine itself share: for adapters, for what their connections hold.
     #[must_use]
     pub fn memory_budget(&self, bytes: usize) -> MemoryBudget {
         self.0.runner.memory.budget(bytes)
@@ -250,8 +261,10 @@ impl Engine {
     ///   recordings and places in their output, so that clients come back as after a broken
     ///   connection; but without their shares. The other sessions stay listed as lost.
     /// - Batches that are not over. A step that was running has ended as
-    ///   [`Reason::Lost`](crate::Reason::Lost), and is run again where its retries or
-    ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart) say so.
+    ///   [`Reason::Lost`](crate::Reason::Lost). It is run again where it has
+    ///   [`Step::rerun_on_restart`](crate::Step::rerun_on_restart), which uses up no retry; else where
+    ///   it has retries left and its [`Step::retry_on`](crate::Step::retry_on) accepts the reason `lost`
+    ///   or the exit code 125.
     ///
     /// Where this is not called, the first use of [`batches`](Self::batches) resumes the batches, with
     /// a warning in the log; sessions stay listed as lost.
@@ -319,7 +332,7 @@ impl Engine {
         self.0.runner.policy.program.path().is_some()
     }
 
-    /// The shell that [sessions](crate::session::SessionPolicy::shell) begin with, as words.
+    /// Returns the shell that [sessions](crate::session::SessionPolicy::shell) begin with, as words.
     #[must_use]
     pub fn shell(&self) -> &[String] {
         self.0.runner.shell()
@@ -413,8 +426,8 @@ impl Engine {
         EngineStats::new(counters, executions, sessions, batches, authentications, connections)
     }
 
-    /// Shuts down: refuses what waits and what comes, gives what runs `grace` to end by itself, then
-    /// asks it to end, then kills it. Sessions are saved, if there is a store for them; those whose
+    /// Shuts the engine down: refuses what waits and what comes, gives what runs `grace` to end by
+    /// itself, then asks it to end, then kills it. Sessions are saved, if there is a store for them; those whose
     /// shell waits for input end at once; those that [outlive](crate::Session::outlives) this process
     /// are left to the next, and so is what batches have not begun. Returns when nothing else runs.
     /// Calling it again while it works is harmless; [`kill`](Self::kill) hurries it.
@@ -467,8 +480,8 @@ impl Engine {
         }
     }
 
-    /// Shuts down at once: refuses all work and kills what runs, sessions' programs too, but for
-    /// those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
+    /// Shuts the engine down at once: refuses all work and kills what runs, sessions' programs too, but
+    /// for those that outlive this process. Follow it with [`drain`](Self::drain) to wait for the ends.
     pub fn kill(&self) {
         self.close();
         self.0.runner.shutdown.send_if_modified(|shutdown| shutdown.raise(ShutdownStage::Killing));
@@ -489,7 +502,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ExecuteError::Forbidden`].
+    /// [`ExecuteError::Forbidden`] for a caller without [`Scope::Execute`].
     pub fn check_execute(&self, caller: &Caller) -> Result<(), ExecuteError> {
         let checked = may_execute(caller);
         checked.inspect_err(|error| self.0.runner.counters.count_refusal(error.kind()))

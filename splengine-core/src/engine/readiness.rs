@@ -23,7 +23,7 @@ impl Readiness {
         &self.parts
     }
 
-    /// The state of the whole: that of the first part that takes no work.
+    /// Returns the state of the whole: that of the first part that takes no work.
     #[must_use]
     pub fn state(&self) -> PartState {
         let mut states = self.parts.iter().map(|(_, state)| *state);

@@ -13,15 +13,16 @@ use crate::user_name::UserName;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Background {
-    /// The processes are killed with it.
+    /// The processes are killed at the end of the command.
     #[default]
     Kill,
-    /// The processes continue, even after the end of the engine's process. What they still write to its
-    /// standard output and error is discarded: by a `cat`, if they hold these open.
+    /// The processes continue, even after the end of the engine's process. What they still write to
+    /// the command's standard output and error is read and discarded by a `cat` process, for as long
+    /// as they hold these open.
     Keep,
 }
 
-/// A checked command, as an [`Execute`](crate::Execute) gets it.
+/// A checked command, as it is passed to an [`Execute`](crate::Execute).
 ///
 /// ```
 /// use splengine_core::ExecuteError;

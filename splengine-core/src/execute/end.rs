@@ -11,15 +11,16 @@ use crate::os::{ExitStatus, Signal, Usage};
 pub enum Reason {
     /// The program exited by itself.
     Exited,
-    /// Killed by something other than the engine.
+    /// The program was killed by something other than the engine.
     Signaled,
     /// The time limit passed.
     TimedOut,
-    /// The caller cancelled it or went away, or the engine was shut down.
+    /// The caller cancelled the run or went away, or the engine was shut down.
     Cancelled,
-    /// The kernel killed it for memory.
+    /// The kernel killed the program for memory.
     OutOfMemory,
-    /// The executor failed or the engine was killed while it ran: how it ended is not known.
+    /// The executor failed or the engine was killed while the command ran: how it ended is not known.
+    /// For output that is lost see [`Event::Lost`](crate::Event::Lost).
     Lost,
 }
 
@@ -47,9 +48,9 @@ impl Reason {
         }
     }
 
-    /// Exit code of a run that has none of its own, as shells and `timeout` have it: 124 for a time
-    /// limit, 130 for a cancellation, 137 for a kill by the kernel for memory, and 125 where nothing
-    /// more is known.
+    /// Returns the exit code of a run that has none of its own, as shells and `timeout` have it: 124
+    /// for a time limit, 130 for a cancellation, 137 for a kill by the kernel for memory, and 125 where
+    /// nothing more is known.
     ///
     /// ```
     /// assert_eq!(splengine_core::Reason::TimedOut.exit_code(), 124);
@@ -117,10 +118,11 @@ impl fmt::Display for Gap {
 pub struct End {
     /// Reason for which it ended.
     pub reason: Reason,
-    /// The program's own exit code after [`Reason::Exited`]; else 128 + the signal's number, 124
-    /// timed out, 130 cancelled, 137 out of memory, 125 lost.
+    /// Exit code of the run: the program's own after [`Reason::Exited`], or 1 where the program exited
+    /// with 0 but its output matched a [failure pattern](crate::execute::Program::failure_in_stdout);
+    /// else 128 + the signal's number, 124 timed out, 130 cancelled, 137 out of memory, 125 lost.
     pub exit_code: i32,
-    /// Signal that killed it, if one did.
+    /// Signal that killed the program, if any.
     pub signal: Option<Signal>,
     /// Time from its start to its end; time in the queue is not in it.
     pub duration: Duration,
@@ -216,7 +218,7 @@ impl Exit {
         self
     }
 
-    /// The kernel killed it for memory.
+    /// Notes that the kernel killed the run for memory.
     #[must_use]
     pub fn out_of_memory(mut self) -> Self {
         self.out_of_memory = true;

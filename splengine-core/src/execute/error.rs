@@ -39,7 +39,7 @@ pub enum ExecuteError {
     /// The caller lacks the right.
     #[error("`{user}` lacks the scope `{scope}`")]
     Forbidden {
-        /// The caller.
+        /// User who lacks the right.
         user: String,
         /// The right that it takes.
         scope: &'static str,
@@ -56,7 +56,7 @@ pub enum ExecuteError {
     /// There is such a file, but it can't be run.
     #[error("program `{program}` can't be run: {problem}")]
     ProgramUnusable {
-        /// The program as the caller named it.
+        /// Name of the program, as the caller gave it.
         program: String,
         /// Reason for which the program can't be started.
         problem: &'static str,
@@ -64,7 +64,7 @@ pub enum ExecuteError {
     /// The working directory is missing, no directory, or outside root.
     #[error("workdir `{workdir}` {problem}")]
     Workdir {
-        /// The directory as the caller named it.
+        /// Path of the directory, as the caller gave it.
         workdir: String,
         /// Description of what is wrong with the directory.
         problem: &'static str,
@@ -131,7 +131,7 @@ pub enum ExecuteError {
     /// print.
     #[error("{limit} executions {} with `background: keep` have left processes that still have their output open, as many as may; end some, or have them print to a file, and try again in {}", if *.of_caller { "of yours" } else { "of all callers" }, in_words(*.retry_after))]
     TooManyKept {
-        /// Maximum number of them.
+        /// Maximum number of such runs.
         limit: usize,
         /// `true` if the limit is that of this caller's share.
         of_caller: bool,
@@ -173,7 +173,7 @@ impl ExecuteError {
         }
     }
 
-    /// The kind, for an adapter's table.
+    /// Returns the error's kind, which adapters map to a status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

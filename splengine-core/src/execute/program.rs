@@ -31,14 +31,14 @@ pub struct Program {
 #[error("`{pattern}` is not a regular expression: {problem}")]
 #[non_exhaustive]
 pub struct ProgramError {
-    /// The pattern.
+    /// Pattern that is not valid.
     pub pattern: String,
     /// Fault of the pattern.
     pub problem: String,
 }
 
 impl Program {
-    /// Any program: the command names it.
+    /// Allows any program: the first word of a command names it.
     #[must_use]
     pub fn any() -> Self {
         Self::default()

@@ -14,8 +14,9 @@ pub enum SlowReader {
     /// The program waits.
     #[default]
     Wait,
-    /// The program continues; the oldest output not yet read is lost, and
-    /// [`Event::Lost`](crate::Event::Lost) tells how much.
+    /// The program continues; the oldest output not yet read is dropped, and
+    /// [`Event::Lost`](crate::Event::Lost) tells how much. The run itself is not
+    /// [lost](crate::Reason::Lost).
     Lose,
 }
 

@@ -39,17 +39,18 @@ use crate::quota::MemoryError;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The program printed this.
+    /// The program has printed a piece of output.
     Output {
         /// Stream on which the bytes were printed.
         stream: Stream,
         /// Exact bytes, cut anywhere, never empty.
         data: Bytes,
     },
-    /// A part of its output is missing here: it was over the output limit, or was dropped for a slow
-    /// reader that asked for that.
+    /// A part of the output is missing here, a gap: it was over the output limit, or was dropped for a
+    /// slow reader that asked for that ([`SlowReader::Lose`](crate::execute::SlowReader::Lose)). A run
+    /// whose end is not known ends with [`Reason::Lost`](crate::Reason::Lost) instead.
     Lost {
-        /// Stream of which it was.
+        /// Stream on which the bytes were printed.
         stream: Stream,
         /// Number of bytes that were lost.
         bytes: u64,
@@ -137,9 +138,10 @@ pub(crate) enum RunItem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Captured {
-    /// Standard output. It, and whatever shares its memory, counts as captured until it is dropped.
+    /// Captured standard output. It, and whatever shares its memory, counts as captured until it is
+    /// dropped.
     pub stdout: Bytes,
-    /// Standard error; as for [`stdout`](Self::stdout).
+    /// Captured standard error; as for [`stdout`](Self::stdout).
     pub stderr: Bytes,
     /// The end record. Its gaps tell where in `stdout` and `stderr` a part is missing.
     pub end: End,
@@ -208,7 +210,7 @@ impl Stopper {
 }
 
 impl Run {
-    /// The session that the command was told it belongs to.
+    /// Returns the session that the command was told it belongs to.
     #[must_use]
     pub fn session_id(&self) -> &SessionId {
         &self.0.session_id
@@ -227,13 +229,13 @@ impl Run {
         self.0.was_begun
     }
 
-    /// A handle that stops the run.
+    /// Returns a handle that stops the run.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(self.0.source.clone())
     }
 
-    /// The next event; `None` after the end.
+    /// Waits for the next event; `None` after the end.
     ///
     /// ```
     /// use splengine_core::{Caller, Engine, Event, LocalExecutor, Request};
@@ -253,7 +255,7 @@ impl Run {
     ///
     /// # Cancel safety
     ///
-    /// Safe: no event is lost when the future is dropped.
+    /// No event is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Event> {
         Some(match self.next_item().await? {
             RunItem::Output(stream, data) => Event::Output { stream, data },
@@ -262,11 +264,11 @@ impl Run {
         })
     }
 
-    /// The whole run. Of each stream no more than the request's output limit, or the engine's default,
-    /// is kept: the first and the last half. It counts against the
-    /// [memory](crate::engine::EngineBuilder::max_captured_bytes) that the engine has for that until
-    /// the last of [`Captured::stdout`] and [`Captured::stderr`] is dropped; if there is none left, no
-    /// more is kept, as if that were the output limit.
+    /// Waits for the end of the run, and returns it with its output. Of each stream no more than the
+    /// request's output limit, or the engine's default, is kept: the first and the last half. It counts
+    /// against the [memory](crate::engine::EngineBuilder::max_captured_bytes) that the engine has for
+    /// that until the last of [`Captured::stdout`] and [`Captured::stderr`] is dropped; if there is
+    /// none left, no more is kept, as if that were the output limit.
     ///
     /// # Cancel safety
     ///

@@ -47,7 +47,7 @@ pub struct SharedExecutor(Erased);
 struct Erased(Arc<dyn DynExecute>);
 
 impl SharedExecutor {
-    /// Shares `executor`.
+    /// Wraps `executor` for several engines.
     pub fn new(executor: impl Execute) -> Self {
         Self(Erased(Arc::new(executor)))
     }

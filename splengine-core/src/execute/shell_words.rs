@@ -18,7 +18,7 @@ pub enum SplitError {
     /// A `"` that is not closed.
     #[error("a double quote is never closed")]
     DoubleQuote,
-    /// A `\` with nothing after it.
+    /// A `\` at the end of the text.
     #[error("the last character is a backslash that escapes nothing")]
     Backslash,
     /// A shell operator or line end outside of quotes, named as it is in the error's text.

@@ -38,13 +38,13 @@ impl Stdin {
         Self(StdinSource::Null)
     }
 
-    /// Gives these bytes, then the end of file.
+    /// Makes a standard input of these bytes, followed by the end of file.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self(StdinSource::Bytes(bytes.into()))
     }
 
-    /// Gives what `reader` gives as it comes, until its end or first error, then the end of file.
-    /// It is read no faster than the program takes it.
+    /// Makes a standard input of what `reader` gives, as it comes. It is read no faster than the program
+    /// takes it. A read error is not reported: the program sees the end of file.
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
         Self(StdinSource::Reader(Box::pin(reader)))
     }
@@ -55,7 +55,7 @@ impl Stdin {
         matches!(self.0, StdinSource::Null)
     }
 
-    /// Everything as a reader, for an [`Execute`](crate::Execute) that copies it somewhere.
+    /// Returns the whole input as a reader, for an [`Execute`](crate::Execute) that copies it somewhere.
     #[must_use]
     pub fn into_reader(self) -> Pin<Box<dyn AsyncRead + Send>> {
         match self.0 {

@@ -2,9 +2,9 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Stream {
-    /// Standard output.
+    /// Standard output of a program.
     Stdout,
-    /// Standard error.
+    /// Standard error of a program.
     Stderr,
 }
 

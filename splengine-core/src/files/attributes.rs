@@ -30,7 +30,7 @@ pub struct SetAttributes {
 }
 
 impl SetAttributes {
-    /// None yet.
+    /// Makes a set of changes that changes nothing yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -131,7 +131,7 @@ pub enum FileError {
     BelowFloor {
         /// Path that was asked for.
         path: String,
-        /// The floor.
+        /// Floor that the write would go below.
         source: BelowFloor,
     },
     /// The content that was to be written could not be read to its end.
@@ -172,7 +172,7 @@ impl FileError {
         }
     }
 
-    /// The kind, for an adapter's table.
+    /// Returns the error's kind, which adapters map to a status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

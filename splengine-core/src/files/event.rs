@@ -30,7 +30,7 @@ pub enum FileEvent {
     Renamed {
         /// The name that it had.
         from: OsString,
-        /// The name that it has.
+        /// New name of the file.
         to: OsString,
     },
     /// More happened than is kept, and all events that were not yet given are lost. A list that is

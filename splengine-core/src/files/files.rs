@@ -46,6 +46,17 @@ use crate::os::permissions;
 /// # }
 /// ```
 ///
+/// # Errors
+///
+/// Every method that takes a caller fails with [`FileError::NoFiles`] where the engine serves none, and
+/// with [`FileError::Forbidden`] for a caller without [`Scope::Files`]. One that looks up a path fails
+/// with [`FileError::NotFound`], [`FileError::NotDirectory`], [`FileError::Outside`],
+/// [`FileError::Denied`], [`FileError::BadPath`] or [`FileError::Impossible`], as each of them says,
+/// with [`FileError::Exhausted`] when the host is short of resources, and with [`FileError::Internal`]
+/// when the file system fails. One that makes a name fails with [`FileError::NoDirectory`] when the
+/// directory that it is to be in does not exist, and one that takes space with [`FileError::NoRoom`],
+/// [`FileError::BelowFloor`] or [`FileError::OverQuota`]. The methods name what they return besides.
+///
 /// # Cancel safety
 ///
 /// Of all methods: what was begun is done even if the future is dropped, unless the method says
@@ -67,14 +78,14 @@ impl Files {
         self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
     }
 
-    /// `path` as all methods take it, where it is one of the host, as commands name it: an absolute one
-    /// begins at the host's own root and must begin with a name of ours, a relative one begins in ours.
-    /// For adapters whose clients see the same paths as commands.
+    /// Converts a host path, as commands see it, to one that the other methods take: an absolute path
+    /// must begin with root's own path on the host, a relative one begins in root. For adapters whose
+    /// clients see the same paths as commands.
     ///
     /// # Errors
     ///
-    /// [`FileError::Outside`] for a path that does not begin in root. Where `..` and links lead that
-    /// stand behind that is seen when the path is used.
+    /// [`FileError::NoFiles`]; [`FileError::Outside`] for a path that does not begin in root. `..` and
+    /// links behind that beginning are checked when the path is used.
     pub fn from_host(&self, path: &Path) -> Result<PathBuf, FileError> {
         let shared = self.shared.as_ref().ok_or(FileError::NoFiles)?;
         shared.tree.host_path(path).ok_or_else(|| FileError::Outside { path: shown(path) })
@@ -134,7 +145,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`], as of all methods.
+    /// As [all methods](Files#errors).
     ///
     /// # Cancel safety
     ///
@@ -147,7 +158,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`].
+    /// As [all methods](Files#errors).
     ///
     /// # Cancel safety
     ///
@@ -160,8 +171,10 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; of those [`FileError::CallerLimit`] and [`FileError::Full`] when too many are
-    /// open.
+    /// As [all methods](Files#errors); [`FileError::IsDirectory`]; [`FileError::Malformed`] for options
+    /// that contradict each other; [`FileError::Exists`] when a file that is to be
+    /// [new](OpenOptions::create_new) has a name that is taken; [`FileError::Busy`] for a program that
+    /// runs; [`FileError::CallerLimit`] and [`FileError::Full`] when too many files are open.
     ///
     /// # Cancel safety
     ///
@@ -183,7 +196,8 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open).
+    /// As [all methods](Files#errors); [`FileError::CallerLimit`] and [`FileError::Full`] when too many
+    /// directories are open.
     ///
     /// # Cancel safety
     ///
@@ -197,9 +211,9 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), of which the limits are those of watches; [`FileError::Exhausted`]
-    /// when this process's user watches as much as the kernel lets it. Elsewhere than on Linux
-    /// [`FileError::Impossible`].
+    /// As [all methods](Files#errors); [`FileError::CallerLimit`] and [`FileError::Full`] when too many
+    /// directories are watched; [`FileError::Exhausted`] when this process's user watches as much as
+    /// the kernel lets it. Elsewhere than on Linux [`FileError::Impossible`].
     ///
     /// # Cancel safety
     ///
@@ -214,7 +228,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Exists`] when something has that name.
+    /// As [all methods](Files#errors); [`FileError::Exists`] when something has that name.
     ///
     /// # Cancel safety
     ///
@@ -244,7 +258,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`].
+    /// As [all methods](Files#errors).
     ///
     /// # Cancel safety
     ///
@@ -258,7 +272,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Changed`] when the condition is not true.
+    /// As [all methods](Files#errors); [`FileError::Changed`] when the condition is not true.
     ///
     /// # Cancel safety
     ///
@@ -286,8 +300,9 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::NotEmpty`] when something is in it, [`FileError::Denied`] when
-    /// that is hidden, or something hidden is to be below it.
+    /// As [all methods](Files#errors); [`FileError::NotEmpty`] when the directory holds something,
+    /// [`FileError::Denied`] when that is hidden, or something hidden is to be below it;
+    /// [`FileError::Busy`] for a mount point.
     ///
     /// # Cancel safety
     ///
@@ -329,8 +344,10 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Exists`] when something has that name and `replace` is false. Few
-    /// file systems can't tell that in the same step; there it may replace what is made at the same
+    /// As [all methods](Files#errors); [`FileError::Exists`] when something has the new name and
+    /// `replace` is false; [`FileError::IsDirectory`], [`FileError::NotDirectory`] or
+    /// [`FileError::NotEmpty`] when what has it can't be replaced; [`FileError::Busy`]. Few file
+    /// systems can't check the new name in the same step; there it may replace what is made at the same
     /// moment.
     ///
     /// # Cancel safety
@@ -405,7 +422,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`].
+    /// As [all methods](Files#errors).
     ///
     /// # Cancel safety
     ///
@@ -426,7 +443,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Outside`] when the target is not below root.
+    /// As [all methods](Files#errors); [`FileError::Outside`] when the target is not below root.
     ///
     /// # Cancel safety
     ///
@@ -453,7 +470,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Outside`] for a target that leaves root.
+    /// As [all methods](Files#errors); [`FileError::Outside`] for a target that leaves root.
     ///
     /// # Cancel safety
     ///
@@ -492,9 +509,10 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Exists`] when something has that name, [`FileError::Impossible`]
-    /// where [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since
-    /// the file's owner could not be told.
+    /// As [all methods](Files#errors); [`FileError::Exists`] when something has the name `to`;
+    /// [`FileError::Impossible`] for what is no regular file, and where
+    /// [`FilePolicy::max_caller_bytes`](crate::files::FilePolicy::max_caller_bytes) is set, since the
+    /// file's owner could not be told.
     ///
     /// # Cancel safety
     ///
@@ -528,7 +546,8 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; then a part of the changes may have been made.
+    /// As [all methods](Files#errors); [`FileError::IsDirectory`] for the size of a directory;
+    /// [`FileError::TooLarge`]. Then a part of the changes may have been made.
     ///
     /// # Cancel safety
     ///
@@ -579,7 +598,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`].
+    /// As [all methods](Files#errors).
     ///
     /// # Cancel safety
     ///

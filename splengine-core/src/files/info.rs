@@ -11,7 +11,7 @@ use crate::os::{identity, mode_bits, wide};
 pub enum FileKind {
     /// A regular file.
     File,
-    /// A directory.
+    /// A directory of files.
     Directory,
     /// A symbolic link.
     Link,
@@ -33,7 +33,7 @@ pub struct FileInfo {
     pub accessed: SystemTime,
     /// Permission bits, with those for setuid, setgid and sticky: at most `0o7777`.
     pub mode: u32,
-    /// Number of names that it has.
+    /// Number of names of the file (hard links).
     pub links: u64,
     /// Number of the user that it belongs to.
     pub uid: u32,
@@ -61,7 +61,7 @@ pub struct FileRevision {
 pub struct DiskSpace {
     /// The size of a block, in bytes: the unit of the next three.
     pub block_size: u64,
-    /// All blocks.
+    /// Number of all blocks.
     pub blocks: u64,
     /// Number of blocks that are free.
     pub free: u64,
@@ -104,7 +104,7 @@ impl FileInfo {
         }
     }
 
-    /// Returns the version that this is.
+    /// Returns the version of the file that was looked at.
     #[must_use]
     pub fn revision(&self) -> FileRevision {
         FileRevision { id: self.id, size: self.size, changed: self.changed }

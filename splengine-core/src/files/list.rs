@@ -138,7 +138,7 @@ impl FileListing {
         Ok(Self { inner: Arc::new(Mutex::new(inner)), shared: Arc::clone(shared), permit })
     }
 
-    /// The next entries, [`MAX_BATCH`](Self::MAX_BATCH) of them at most; none when there are no
+    /// Returns the next entries, [`MAX_BATCH`](Self::MAX_BATCH) of them at most; none when there are no
     /// more. What is made or removed meanwhile may or may not be among them. `.` and `..` never
     /// are, nor is what is hidden.
     ///
@@ -168,7 +168,7 @@ impl FileListing {
         self.work(move |inner| inner.next(most)).await
     }
 
-    /// The rest, in the order of the names' bytes, of which only those that come after `after`:
+    /// Returns the rest, in the order of the names' bytes, of which only those that come after `after`:
     /// `most` of them at most, from 1 to [`MAX_PAGE`](Self::MAX_PAGE), whose names are no longer
     /// together than [1 MiB](LargeWork::MAX_PAGE_BYTES); and whether there are more. No more than a page
     /// is held at any time.

@@ -116,13 +116,13 @@ impl OpenOptions {
         self
     }
 
-    /// Empties it.
+    /// Empties an existing file when it is opened.
     pub fn truncate(mut self) -> Self {
         self.truncate = true;
         self
     }
 
-    /// The permission bits of a file that is made. Default `0o666`. Of all bits only those of
+    /// Sets the permission bits of a file that is made. Default `0o666`. Of all bits only those of
     /// `0o777` are taken, and of those what this process's umask leaves.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = Some(mode & 0o777);
@@ -289,7 +289,7 @@ impl OpenFile {
         self.with(Inner::info).await
     }
 
-    /// Changes it.
+    /// Changes the file's attributes.
     ///
     /// # Errors
     ///
@@ -320,7 +320,7 @@ impl OpenFile {
         self.with(|inner| sync(&inner.file).map_err(FileError::of(&inner.path))).await
     }
 
-    /// Closes it. When this returns, and no other clone is left, the file can be run as a program:
+    /// Closes the file. When this returns, and no other clone is left, the file can be run as a program:
     /// until then a child that was just being started may still have it open to be written, and the
     /// kernel runs no such file. Dropping the last clone closes it as well, without waiting.
     ///

@@ -113,9 +113,9 @@ impl ServedFiles {
 }
 
 impl FilePolicy {
-    /// The defaults, for all files below `root`, a directory, on Linux 5.6 or newer. It is opened when
-    /// the engine is [built](crate::engine::EngineBuilder::build); a relative path starts from the
-    /// current directory at that time.
+    /// Makes a policy with the defaults, for all files below `root`, a directory, on Linux 5.6 or
+    /// newer. It is opened when the engine is [built](crate::engine::EngineBuilder::build); a relative
+    /// path starts from the current directory at that time.
     pub fn new(root: impl AsRef<Path>) -> Self {
         Self {
             root: root.as_ref().to_owned(),
@@ -184,9 +184,9 @@ impl FilePolicy {
         self
     }
 
-    /// Maximum number of files that are open at once to be read, default 256. As many again may be
-    /// open to be written, and as many directories to be listed; each is a file descriptor of this
-    /// process. The next is refused ([`FileError::Full`]).
+    /// Sets the maximum number of files that are open at once to be read, default 256. As many again
+    /// may be open to be written, and as many directories to be listed; each is a file descriptor of
+    /// this process. The next is refused ([`FileError::Full`]).
     ///
     /// One caller may have as many open as are still free ([`FileError::CallerLimit`]): one alone half
     /// of all, two a third each, so that a caller who has none yet can open one. Besides, one
@@ -197,23 +197,25 @@ impl FilePolicy {
         self
     }
 
-    /// Maximum of each of these for one caller, however many are free. Default: no other than what
-    /// [`max_open`](Self::max_open) tells.
+    /// Sets the maximum number of files that one caller has open to be read, to be written, and of
+    /// directories to be listed, each by itself and however many are free. The next is refused
+    /// ([`FileError::CallerLimit`]). Default: no bound besides the one of [`max_open`](Self::max_open).
     pub fn max_open_per_caller(mut self, count: usize) -> Self {
         self.max_open_per_caller = count;
         self
     }
 
-    /// Maximum number of directories that are [watched](crate::Files::watch) at once, shared among
-    /// callers as [open files](Self::max_open) are. The next is refused. Default 64, since the kernel
-    /// lets a user have 128 where nobody set another number.
+    /// Sets the maximum number of directories that are [watched](crate::Files::watch) at once, shared
+    /// among callers as [open files](Self::max_open) are. The next is refused: with
+    /// [`FileError::CallerLimit`] beyond the caller's share, else with [`FileError::Full`]. Default 64,
+    /// since the kernel lets a user have 128 unless configured otherwise.
     pub fn max_watches(mut self, count: usize) -> Self {
         self.max_watches = count;
         self
     }
 
-    /// Maximum number of bytes that the files of one caller hold together. Default: none. What would
-    /// make them hold more is refused ([`FileError::OverQuota`]); removing, cutting and renaming
+    /// Sets the maximum number of bytes that the files of one caller hold together. Default: none. What
+    /// would make them hold more is refused ([`FileError::OverQuota`]); removing, cutting and renaming
     /// never are.
     ///
     /// A file belongs to the caller who wrote to it last through [`Files`](crate::Files), with all of

@@ -19,7 +19,9 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; then nothing has changed.
+    /// As [all methods](Files#errors); [`FileError::IsDirectory`], [`FileError::TooLarge`];
+    /// [`FileError::Content`] when `content` can't be read to its end; [`FileError::CallerLimit`] and
+    /// [`FileError::Full`] when too many files are open to be written. Then nothing has changed.
     ///
     /// # Cancel safety
     ///
@@ -65,7 +67,7 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Changed`] when the condition is not true.
+    /// As [`replace`](Self::replace); [`FileError::Changed`] when the condition is not true.
     ///
     /// # Cancel safety
     ///
@@ -101,12 +103,14 @@ impl Files {
         }
     }
 
-    /// Writes what the file `from` holds as the file `to`, with the same permission bits if that is
+    /// Copies the content of the file `from` to the file `to`, with the same permission bits if that is
     /// new; in one step, as [`replace`](Self::replace) does.
     ///
     /// # Errors
     ///
-    /// [`FileError`]; [`FileError::Exists`] when something has that name and `replace` is false.
+    /// As [all methods](Files#errors); [`FileError::Exists`] when something has the name `to` and
+    /// `replace` is false; [`FileError::IsDirectory`], [`FileError::TooLarge`];
+    /// [`FileError::CallerLimit`] and [`FileError::Full`] when too many files are open.
     ///
     /// # Cancel safety
     ///

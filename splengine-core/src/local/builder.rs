@@ -18,7 +18,7 @@ pub enum SetupError {
     /// Root can't be opened.
     #[error("root `{}` can't be opened", path.display())]
     Root {
-        /// The directory.
+        /// Root, as it was given.
         path: PathBuf,
         /// Error of the operating system.
         #[source]
@@ -36,7 +36,7 @@ pub enum SetupError {
     /// The cgroup that was asked for can't be used.
     #[error("cgroup `{}` can't be used", path.display())]
     Cgroup {
-        /// The directory.
+        /// Directory of the cgroup.
         path: PathBuf,
         /// Error of the operating system.
         #[source]
@@ -51,10 +51,10 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
-    /// A part of the system that containing process trees takes is missing here.
+    /// A kernel feature needed to contain process trees is missing.
     #[error("process trees can't be contained here: {what}")]
     Containment {
-        /// Name of the part that is missing.
+        /// Name of the feature that is missing.
         what: &'static str,
         /// Error of the operating system.
         #[source]
@@ -189,7 +189,7 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Maximum number of runs, default 512, that [keep](crate::execute::Background::Keep) their
+    /// Sets the maximum number of runs, default 512, that [keep](crate::execute::Background::Keep) their
     /// background processes and are running, or have left processes behind that still have its standard
     /// output or error open; one more is refused with
     /// [`TooManyKept`](crate::ExecuteError::TooManyKept). One caller may have half of them; 0 lets no
@@ -202,7 +202,7 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// Notes in a file of `directory` which runs are going on, so that what this process leaves running when it is
+    /// Sets the directory in a file of which it is noted which runs are going on, so that what this process leaves running when it is
     /// killed is ended by the next executor with the same directory, in [`build`](Self::build), which blocks for up to
     /// 5 s for it: also what has left its parent, its session and its process group, and where there are no cgroups.
     /// What a run [keeps](crate::execute::Background::Keep) in the background continues, and so do sessions in the
@@ -214,14 +214,14 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// The file mode creation mask that programs begin with; bits outside of `0o777` are ignored.
+    /// Sets the file mode creation mask that programs begin with; bits outside of `0o777` are ignored.
     /// Default: the one of this process when [`LocalExecutor::builder`] was called.
     pub fn umask(mut self, mask: u32) -> Self {
         self.attributes.umask = Some(mask & 0o777);
         self
     }
 
-    /// The soft limit of open files (`RLIMIT_NOFILE`) that programs begin with, where their request
+    /// Sets the soft limit of open files (`RLIMIT_NOFILE`) that programs begin with, where their request
     /// sets no limit; at most this process's hard limit, up to which programs may raise it. Default:
     /// the one of this process when [`LocalExecutor::builder`] was called, so that a server that
     /// raises its own later raises none of theirs.
@@ -243,7 +243,7 @@ impl LocalExecutorBuilder {
         self
     }
 
-    /// The executor. It makes this process the reaper of all that its runs orphan
+    /// Builds the executor. It makes this process the reaper of all that its runs orphan
     /// (`PR_SET_CHILD_SUBREAPER` of prctl(2)), and starts one thread that reaps them.
     ///
     /// Processes of runs are recognised by their hard limits of `RLIMIT_LOCKS` and `RLIMIT_RSS`, which
@@ -252,8 +252,8 @@ impl LocalExecutorBuilder {
     ///
     /// # Errors
     ///
-    /// [`SetupError`] when root, the cgroup or the directory of runs can't be used, or the kernel lacks what containing
-    /// process trees takes.
+    /// [`SetupError`] when root, the cgroup or the directory of runs can't be used, or the kernel lacks a feature that is
+    /// needed to contain process trees.
     pub fn build(self) -> Result<LocalExecutor, SetupError> {
         let Self {
             root: path,

@@ -42,7 +42,7 @@ impl Environment {
         Self { variables: BTreeMap::new() }.set("PATH", "/usr/local/bin:/usr/bin:/bin")
     }
 
-    /// The variables of this process that are named in [`INHERITED`](Self::INHERITED), over the
+    /// Takes the variables of this process that are named in [`INHERITED`](Self::INHERITED), over the
     /// [`minimal`](Self::minimal) ones, and the [usual](Self::with_usual) ones that it lacks.
     #[must_use]
     pub fn inherited() -> Self {

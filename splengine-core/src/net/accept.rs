@@ -247,11 +247,11 @@ impl Closing {
         *self.0.borrow()
     }
 
-    /// Resolves when it is.
+    /// Resolves when the server begins to shut down.
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Dropping the future has no effect.
     pub async fn closed(&mut self) {
         // A server that is gone itself has ended this task, too.
         if self.0.wait_for(|closing| *closing).await.is_err() {

@@ -8,7 +8,7 @@ use tokio::net::{TcpListener, TcpSocket, ToSocketAddrs, lookup_host};
 #[error("can't listen on {address}")]
 #[non_exhaustive]
 pub struct BindError {
-    /// The address.
+    /// Address that could not be bound.
     pub address: String,
     /// Error of the operating system.
     #[source]

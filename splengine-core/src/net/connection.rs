@@ -99,7 +99,7 @@ impl Connection {
         Arc::clone(&self.socket)
     }
 
-    /// Returns the handle by which its server tells what is known of its client.
+    /// Returns the handle by which the server reports authentication and requests in progress.
     #[must_use]
     pub fn handle(&self) -> ConnectionHandle {
         self.socket.handle.clone()
@@ -261,7 +261,7 @@ impl ConnectionHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Dropping the future has no effect.
     pub async fn answer_unread(&self) {
         let is_multiplexed = || self.0.is_multiplexed.load(Relaxed);
         self.0.answers.unread_for(|| (self.write_timeout(), is_multiplexed())).await;
@@ -355,7 +355,7 @@ impl ConnectionHandle {
     ///
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Dropping the future has no effect.
     pub async fn read_closed(&self) {
         let mut closed = self.0.read_closed.subscribe();
         // The sender lives in `self`.

@@ -1,9 +1,10 @@
 use std::net::Ipv4Addr;
 
-/// Returns whether the name under which a client found this host, with a port or without, is open
-/// to DNS rebinding: any with a dot that is no address. The DNS of such a name may lead here for a
-/// moment, and a page from there is then, to its browser, one of this server's own (DNS rebinding).
-/// A request under such a name must not be let in without credentials.
+/// Returns whether a host name is open to DNS rebinding: it contains a dot, is no IP address, and does
+/// not end in `.localhost`. `host` is the name under which a client found this host, with a port or
+/// without. The owner of such a name can have it lead here for a moment; to a browser, a page from
+/// there is then one of this server's own. A request under such a name must not be let in without
+/// credentials.
 ///
 /// ```
 /// use splengine_core::net::is_rebindable_host;

@@ -61,14 +61,14 @@ impl ConnectionLimits {
         }
     }
 
-    /// Maximum number of connections served at once, at least 1, default 1024. At the maximum, a connection is
-    /// closed for the next one, the first of these that there is:
+    /// Sets the maximum number of connections served at once, at least 1, default 1024. At the maximum, a connection
+    /// is closed for the next one, the first of these that there is:
     ///
-    /// 1. One beyond its caller's share on which nothing is worked at.
-    /// 2. One beyond its caller's share on which something is worked at, if the next one comes from another address,
-    ///    or has waited for [`busy_timeout`](Self::busy_timeout): one of the same address may be the same caller's.
-    ///    Up to 64 wait so, accepted.
-    /// 3. An unauthenticated one.
+    /// 1. A connection beyond its caller's share with no request in progress.
+    /// 2. A connection beyond its caller's share with a request in progress, if the next one comes from another
+    ///    address, or has waited for [`busy_timeout`](Self::busy_timeout): one of the same address may be the same
+    ///    caller's. Up to 64 wait so, accepted.
+    /// 3. An unauthenticated connection.
     ///
     /// While there is none of them, the next one waits unaccepted. A caller's share is as many as others leave free
     /// (half of all for one caller alone, a third for two), so that no caller keeps all others out. A connection that
@@ -78,29 +78,29 @@ impl ConnectionLimits {
         self
     }
 
-    /// Maximum number of unauthenticated connections in all, at least 1, default as many as
+    /// Sets the maximum number of unauthenticated connections in all, at least 1, default as many as
     /// [`max_connections`](Self::max_connections). For one more, a connection of the address that has most of them
     /// is closed at once: the oldest that is silent, or the oldest. Addresses of IPv6 are compared first by their
-    /// networks of 48 bits. Of several addresses with as many, up to 32 are looked at, and the connection goes that
-    /// has sent nothing for the longest time.
+    /// networks of 48 bits. Of several addresses with as many, up to 32 are compared, and the connection that has
+    /// sent nothing for the longest time is closed.
     pub fn max_unauthenticated(mut self, count: usize) -> Self {
         self.max_unauthenticated = Some(count.max(1));
         self
     }
 
-    /// Maximum number of silent unauthenticated connections of one address, or one network of 64
+    /// Sets the maximum number of silent unauthenticated connections of one address, or one network of 64
     /// bits of IPv6, or one uid of a UNIX socket, at least 1, default 32. Of more the oldest are closed.
-    /// A client is silent that has sent nothing for a second while the server waits for it, and any that is
-    /// unauthenticated after 30 s: many clients of one address may connect at the same moment, if they authenticate
-    /// at once.
+    /// A connection is silent if its client has sent nothing for a second while the server waits for it, or if it is
+    /// still unauthenticated after 30 s: many clients of one address may connect at the same moment, if they
+    /// authenticate at once.
     pub fn max_unauthenticated_per_address(mut self, count: usize) -> Self {
         self.max_unauthenticated_per_address = count.max(1);
         self
     }
 
-    /// Maximum number of requests that are answered at once on one unauthenticated connection of a
-    /// protocol that multiplexes them (HTTP/2), at least 1, default 8. Further ones wait until one of
-    /// them is over and its answer written, or a client has authenticated on the connection.
+    /// Sets the maximum number of requests in progress at once on one unauthenticated connection of a
+    /// protocol that multiplexes them (HTTP/2), at least 1, default 8. Further requests wait until one of
+    /// these is over and its answer written, or a client has authenticated on the connection.
     pub fn max_unauthenticated_requests(mut self, count: usize) -> Self {
         self.max_unauthenticated_requests = count.max(1);
         self
@@ -120,13 +120,15 @@ impl ConnectionLimits {
     ///
     /// A connection for which there is no memory is not read; after 1 s of that those of its requests are
     /// [refused](crate::net::Activity::refused) that have not begun to read their bodies, and after 10 s it is closed.
-    /// A larger head for which there is none is refused at once.
+    /// A head over 4 KiB for which no memory is free is refused at once. Where the connections are
+    /// [counted](Self::counted_by) by an engine, all of this is part of its
+    /// [`max_buffered_bytes`](crate::engine::EngineBuilder::max_buffered_bytes).
     pub fn max_http2_bytes(mut self, bytes: usize) -> Self {
         self.max_http2_bytes = bytes;
         self
     }
 
-    /// Time within which a new connection must be authenticated, or must at least have sent its
+    /// Sets the time within which a new connection must be authenticated, or must at least have sent its
     /// first whole request (see [`ConnectionHandle::begin`](crate::net::ConnectionHandle::begin)), else
     /// it is closed; default 10 s.
     pub fn unauthenticated_timeout(mut self, time: Duration) -> Self {
@@ -141,8 +143,8 @@ impl ConnectionLimits {
         self
     }
 
-    /// Time for which an authenticated client may take nothing of what is written to it, default 5 min.
-    /// Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads slowly,
+    /// Sets the time for which an authenticated client may read nothing of what is written to it, default
+    /// 5 min. Then writing fails with [`TimedOut`](std::io::ErrorKind::TimedOut). A client that reads slowly,
     /// but reads, is never disconnected: the time begins anew with each byte for which the operating
     /// system has room again; of an answer over HTTP/2 with each 16 KiB.
     pub fn write_timeout(mut self, time: Duration) -> Self {
@@ -156,17 +158,17 @@ impl ConnectionLimits {
         self
     }
 
-    /// Time for which a new connection that found no place waits before another one from the same
-    /// address, at which something is worked, is closed for it, if that is beyond its caller's share of
+    /// Sets the time for which a new connection that found no place waits before another one from the same
+    /// address, with a request in progress, is closed for it, if that is beyond its caller's share of
     /// [all](Self::max_connections); default 1 s. Also the time for which there may be no file
-    /// descriptor for a new connection before one at which something is worked is closed for it.
+    /// descriptor for a new connection before one with a request in progress is closed for it.
     pub fn busy_timeout(mut self, time: Duration) -> Self {
         self.busy_timeout = time;
         self
     }
 
-    /// Addresses whose connections are closed right after they were accepted: those for which
-    /// `refuse` returns true. It is called by the accept loop and must not block. Clients of UNIX
+    /// Sets which addresses are refused: those for which `refuse` returns true. Their connections are
+    /// closed right after they were accepted. `refuse` is called by the accept loop and must not block. Clients of UNIX
     /// sockets have no address, and are not refused. Default: none.
     pub fn refuse(mut self, refuse: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
         self.refuse = Some(Arc::new(refuse));

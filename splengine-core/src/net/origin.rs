@@ -44,7 +44,7 @@ impl OriginPolicy {
         Ok(self)
     }
 
-    /// The origins that were allowed.
+    /// Returns the origins that were allowed.
     pub fn allowed(&self) -> impl Iterator<Item = &str> {
         self.allowed.iter().map(String::as_str)
     }

@@ -73,12 +73,12 @@ impl fmt::Display for Peer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerAddress {
-    /// The address. An IPv4 address that was mapped into IPv6 is an IPv4 address here.
+    /// IP address of the client. An IPv4 address that was mapped into IPv6 is an IPv4 address here.
     pub ip: IpAddr,
 }
 
 impl PeerAddress {
-    /// The address `ip`.
+    /// Makes a peer address of `ip`.
     #[must_use]
     pub fn new(ip: IpAddr) -> Self {
         Self { ip: ip.to_canonical() }

@@ -73,7 +73,7 @@ impl Stream {
 
     /// # Cancel safety
     ///
-    /// Safe.
+    /// Dropping the future has no effect.
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         match self {
             Self::Tcp(stream) => stream.ready(interest).await,

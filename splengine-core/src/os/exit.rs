@@ -16,7 +16,7 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// The exit code, as a shell tells it: 128+n when signal n ended it.
+    /// Returns the exit code, as a shell tells it: 128+n when signal n ended it.
     #[must_use]
     pub fn exit_code(self) -> i32 {
         match self {
@@ -25,7 +25,7 @@ impl ExitStatus {
         }
     }
 
-    /// The signal that ended it, if one did.
+    /// Returns the signal that ended the process, if any.
     #[must_use]
     pub fn signal(self) -> Option<Signal> {
         match self {

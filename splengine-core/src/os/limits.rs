@@ -6,13 +6,13 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LimitKind {
-    /// Processor time.
+    /// Processor time of a process.
     CpuTime,
-    /// Memory that is used.
+    /// Memory that the whole tree uses.
     Memory,
-    /// Open files.
+    /// Open files of a process.
     OpenFiles,
-    /// Processes and threads.
+    /// Processes and threads of the whole tree.
     Processes,
     /// Size of a file written.
     FileSize,
@@ -21,7 +21,7 @@ pub enum LimitKind {
 }
 
 impl LimitKind {
-    /// Every kind.
+    /// All kinds of limits.
     pub const ALL: &[Self] = &[
         Self::CpuTime,
         Self::Memory,
@@ -100,49 +100,55 @@ impl Limits {
         }
     }
 
-    /// Sets the processor time of each process, rounded up to whole seconds.
+    /// Sets the maximum processor time of each process, rounded up to whole seconds; a process that uses
+    /// more is ended by the kernel (`SIGXCPU`, a second later `SIGKILL`). Default: none.
     #[must_use]
     pub const fn cpu_time(mut self, time: Duration) -> Self {
         self.cpu_time = Some(time);
         self
     }
 
-    /// Sets how many bytes of memory the whole tree may use.
+    /// Sets the maximum memory in bytes of the whole tree; beyond it the kernel kills the run
+    /// ([`Reason::OutOfMemory`](crate::Reason::OutOfMemory)). Needs a cgroup. Default: none.
     #[must_use]
     pub const fn memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }
 
-    /// Sets how many files each process may have open.
+    /// Sets the maximum number of file descriptors of each process; opening more fails in the program
+    /// (`EMFILE`). Default: none.
     #[must_use]
     pub const fn open_files(mut self, count: u64) -> Self {
         self.open_files = Some(count);
         self
     }
 
-    /// Sets how many processes and threads the whole tree may have.
+    /// Sets the maximum number of processes and threads of the whole tree; starting more fails in the
+    /// program (`EAGAIN`). Needs a cgroup. Default: none.
     #[must_use]
     pub const fn processes(mut self, count: u64) -> Self {
         self.processes = Some(count);
         self
     }
 
-    /// Sets how many bytes a file may have that a process writes.
+    /// Sets the maximum size in bytes of a file that a process writes; a process that writes beyond it gets
+    /// `SIGXFSZ`, or `EFBIG` if it ignores that. Default: none.
     #[must_use]
     pub const fn file_size(mut self, bytes: u64) -> Self {
         self.file_size = Some(bytes);
         self
     }
 
-    /// Sets how many bytes of address space each process may have.
+    /// Sets the maximum address space in bytes of each process; reserving more fails in the program
+    /// (`ENOMEM`). Default: none.
     #[must_use]
     pub const fn address_space(mut self, bytes: u64) -> Self {
         self.address_space = Some(bytes);
         self
     }
 
-    /// The bound on `kind`, in its unit (processor time in milliseconds).
+    /// Returns the bound on `kind`, in its unit (processor time in milliseconds).
     #[must_use]
     pub fn value(&self, kind: LimitKind) -> Option<u64> {
         match kind {

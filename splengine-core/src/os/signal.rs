@@ -12,7 +12,7 @@ impl Signal {
     /// The end that can't be refused.
     pub const KILL: Self = Self(libc::SIGKILL);
 
-    /// The signal with this number, if there can be one (1 to 64).
+    /// Returns the signal with this number, if there can be one (1 to 64).
     #[must_use]
     pub fn from_number(number: i32) -> Option<Self> {
         (1..=64).contains(&number).then_some(Self(number))

@@ -91,7 +91,7 @@ pub enum MemoryError {
 }
 
 impl MemoryError {
-    /// The kind of refusal: [`ErrorKind::CallerLimit`] or [`ErrorKind::Unavailable`].
+    /// Returns the kind of the refusal: [`ErrorKind::CallerLimit`] or [`ErrorKind::Unavailable`].
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -166,8 +166,8 @@ impl CallerBudgets {
         Self { whole: whole.clone(), waiting, levels: Arc::default(), callers }
     }
 
-    /// The share of `user`, whom a caller [is accounted to](crate::Caller::accounted_user); forgotten
-    /// when nothing of it is reserved.
+    /// Returns the share of `user`, whom a caller [is accounted to](crate::Caller::accounted_user);
+    /// forgotten when nothing of it is reserved.
     #[must_use]
     pub fn of(&self, user: &UserName) -> MemoryBudget {
         let mut levels = self.levels.lock().unwrap_or_else(PoisonError::into_inner);

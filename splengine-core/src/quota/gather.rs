@@ -47,7 +47,7 @@ pub enum GatherError<E> {
     /// The bytes did not arrive in time.
     #[error("it did not arrive within {} ms", timeout.as_millis())]
     TooSlow {
-        /// Maximum time for all of them.
+        /// Maximum time for all bytes together.
         timeout: Duration,
     },
     /// No memory was free for them in time.
@@ -74,7 +74,7 @@ impl GatherLimits {
         self
     }
 
-    /// The largest number of bytes.
+    /// Returns the largest number of bytes.
     #[must_use]
     pub fn max_bytes(&self) -> usize {
         self.max_bytes
@@ -160,13 +160,13 @@ impl GatherLimits {
 }
 
 impl Gathered {
-    /// The bytes. Memory is no longer reserved for them.
+    /// Returns the gathered bytes. Memory is no longer reserved for them.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.data
     }
 
-    /// The bytes, and the memory that is reserved for them.
+    /// Returns the bytes, and the memory that is reserved for them.
     #[must_use]
     pub fn into_parts(self) -> (Bytes, Reservation) {
         (self.data, self.reservation)

@@ -153,7 +153,7 @@ impl CallerPlaces {
 }
 
 impl CallerPlace {
-    /// Returns the user who holds the place; of a guest's, the host.
+    /// Returns the user who holds the place; for a guest's place, the user who invited them.
     #[must_use]
     pub fn user(&self) -> &UserName {
         &self.user

@@ -142,7 +142,7 @@ impl QueuedRun {
         &self.0.listed.id
     }
 
-    /// The session that the command will be told it belongs to.
+    /// Returns the session that the command will be told it belongs to.
     #[must_use]
     pub fn session_id(&self) -> &SessionId {
         &self.0.terms.command.session_id

@@ -20,7 +20,7 @@ use crate::user_name::UserName;
 pub struct ExecutionInfo {
     /// Id of the execution.
     pub id: ExecutionId,
-    /// User whose execution it is.
+    /// User who owns the execution.
     pub user: UserName,
     /// The command, its first 1000 characters; empty for a shell.
     pub command: String,

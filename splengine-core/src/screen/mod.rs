@@ -142,13 +142,14 @@ impl Screen {
         self.term.resize(cols, rows);
     }
 
-    /// Columns and rows.
+    /// Returns the columns and rows.
     #[must_use]
     pub fn size(&self) -> (u16, u16) {
         (self.term.cols as u16, self.term.rows as u16)
     }
 
-    /// The bytes that give a terminal of this size, whatever state it is in, the state of this one.
+    /// Returns the bytes that give a terminal of this size, whatever state it is in, the state of this
+    /// one.
     #[must_use]
     pub fn snapshot(&self) -> Vec<u8> {
         self.snapshot_within(usize::MAX).unwrap_or_default()
@@ -161,8 +162,8 @@ impl Screen {
         Ok(bytes)
     }
 
-    /// The visible lines, without blanks at their ends and without empty lines at the end. Marks that
-    /// joined no character stand behind a space.
+    /// Returns the visible lines, without blanks at their ends and without empty lines at the end.
+    /// Marks that joined no character stand behind a space.
     #[must_use]
     pub fn text(&self) -> String {
         let buffer = self.term.active();
@@ -193,7 +194,7 @@ impl Screen {
         &self.term.title
     }
 
-    /// The cursor's column and row, from 0.
+    /// Returns the cursor's column and row, from 0.
     #[must_use]
     pub fn cursor(&self) -> (u16, u16) {
         let buffer = self.term.active();
@@ -212,14 +213,14 @@ impl Screen {
         self.term.modes.paste
     }
 
-    /// The answers to what the program asked since the last call, at most 4 KiB. A title is never
+    /// Takes the answers to what the program asked since the last call, at most 4 KiB. A title is never
     /// reported, nor what is in the clipboard: that would let what is printed type.
     #[must_use]
     pub fn take_replies(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.term.replies.text)
     }
 
-    /// Number of times that the program has asked for the cursor's position.
+    /// Returns the number of times that the program has asked for the cursor's position.
     #[must_use]
     pub fn cursor_queries(&self) -> u64 {
         self.term.replies.positions

@@ -57,7 +57,7 @@ impl Attach {
         self
     }
 
-    /// The client that an earlier attachment was for, by its
+    /// Sets the client that an earlier attachment was for, by its
     /// [id](crate::session::Attachment::client_id): the numbers of its input continue, and the earlier
     /// attachment is closed if it is still there.
     #[must_use]
@@ -66,14 +66,14 @@ impl Attach {
         self
     }
 
-    /// The size of the client's window.
+    /// Sets the size of the client's window.
     #[must_use]
     pub fn window(mut self, size: Size) -> Self {
         self.window = Some(size);
         self
     }
 
-    /// The colours of the client's terminal, by default unknown.
+    /// Sets the colours of the client's terminal, by default unknown.
     #[must_use]
     pub fn colors(mut self, colors: TerminalColors) -> Self {
         self.colors = Some(colors);

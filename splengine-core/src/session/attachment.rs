@@ -159,7 +159,7 @@ impl Attachment {
         })
     }
 
-    /// The session, as it is now.
+    /// Returns the session, as it is now.
     #[must_use]
     pub fn info(&self) -> SessionInfo {
         self.live.info()
@@ -171,7 +171,7 @@ impl Attachment {
         self.access
     }
 
-    /// The name of this client, to [attach](Attach::client) with again.
+    /// Returns the name of this client, to [attach](Attach::client) with again.
     #[must_use]
     pub fn client_id(&self) -> &str {
         &self.client
@@ -241,7 +241,7 @@ impl Attachment {
         }
     }
 
-    /// The next update, if there is one already. A screen that takes time to draw is left to
+    /// Returns the next update, if there is one already. A screen that takes time to draw is left to
     /// [`next`](Self::next).
     pub fn ready(&mut self) -> Option<Update> {
         if self.over {

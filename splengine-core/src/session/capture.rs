@@ -125,7 +125,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Busy`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Busy`]. For a session
+    /// that was lost with its engine also [`SessionError::NoSaved`] when no screen of it was kept, and
+    /// [`SessionError::Damaged`] or [`SessionError::Newer`] when that can't be read.
     ///
     /// # Cancel safety
     ///
@@ -167,7 +169,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::NoRecording`], [`SessionError::Busy`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch), [`SessionError::NoRecording`], [`SessionError::Busy`];
+    /// [`SessionError::Internal`] when the recording can't be read.
     ///
     /// # Cancel safety
     ///
@@ -256,9 +260,10 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoRecording`]; [`SessionError::Busy`] when as many are open as may be: 256 of all
-    /// callers, of which a caller may have half of what the others leave.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch), [`SessionError::NoRecording`]; [`SessionError::Busy`]
+    /// when as many are open as may be: 256 of all callers, of which a caller may have half of what the
+    /// others leave.
     ///
     /// # Cancel safety
     ///

@@ -9,7 +9,7 @@ pub struct TerminalColors {
 }
 
 impl TerminalColors {
-    /// The colours of text and of its background; the cursor has that of the text.
+    /// Makes the colours of text and background (8-bit red, green and blue); the cursor has the text's.
     #[must_use]
     pub fn new(foreground: [u8; 3], background: [u8; 3]) -> Self {
         Self { foreground, background, cursor: foreground }

@@ -6,7 +6,8 @@ use crate::execute::ExecuteError;
 use crate::quota::InputShortage;
 use crate::quota::MemoryError;
 
-/// Failure of an operation on a session. Nothing of the operation was done.
+/// Failure of an operation on a session. Nothing of the operation was done, unless the method says
+/// otherwise.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -36,7 +37,7 @@ pub enum SessionError {
         /// Description of what is wrong with the field, and what would be right.
         problem: String,
     },
-    /// Numbered input with a gap before it.
+    /// Numbered input of which bytes before it are missing.
     #[error("input must go on at number {expected}")]
     Gap {
         /// The number of the byte that is to come next.
@@ -58,7 +59,7 @@ pub enum SessionError {
     ClientsFull {
         /// Group of clients whose number is at its limit.
         of: ClientsOf,
-        /// Maximum number of them.
+        /// Maximum number of clients in the group.
         limit: usize,
     },
     /// The engine has reached one of its limits.
@@ -151,7 +152,7 @@ impl SessionError {
         }
     }
 
-    /// The kind, for an adapter's table.
+    /// Returns the error's kind, which adapters map to a status.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {

@@ -41,9 +41,9 @@ impl SessionState {
 pub struct SessionInfo {
     /// Id of the session.
     pub id: SessionId,
-    /// User whose session it is.
+    /// User who owns the session.
     pub user: UserName,
-    /// Name that its owner gave it.
+    /// Name of the session, given by its owner.
     pub name: Option<String>,
     /// Title that its program has set.
     pub title: String,
@@ -75,9 +75,9 @@ pub struct SavedInfo {
     pub id: SavedId,
     /// The session that was saved.
     pub session_id: SessionId,
-    /// User whose saved session it is.
+    /// User who owns the saved session.
     pub user: UserName,
-    /// Name that its owner gave it.
+    /// Name of the session, given by its owner.
     pub name: Option<String>,
     /// Time at which it was saved.
     pub created: SystemTime,
@@ -93,7 +93,7 @@ pub struct SavedInfo {
 pub struct ShareInfo {
     /// Id of the share.
     pub id: ShareId,
-    /// The session.
+    /// Session that is shared.
     pub session_id: SessionId,
     /// Right that it gives.
     pub access: Access,
@@ -177,14 +177,14 @@ impl SessionRequest {
         self
     }
 
-    /// The size of its terminal; default 80 by 24.
+    /// Sets the size of the terminal; default 80 by 24.
     #[must_use]
     pub fn size(mut self, size: Size) -> Self {
         self.size = Some(size);
         self
     }
 
-    /// The modes that its terminal begins with; default: the host's.
+    /// Sets the modes that the terminal begins with; default: the host's.
     #[must_use]
     pub fn terminal_modes(mut self, modes: TerminalModes) -> Self {
         self.modes = modes;

@@ -53,8 +53,8 @@ pub struct ClientInput {
 }
 
 impl ClientInput {
-    /// Types `data`. Answers of the client's terminal to questions of the program are dropped: the
-    /// engine has answered them.
+    /// Types `data` on the session's terminal. Answers of the client's terminal to questions of the
+    /// program are dropped: the engine has answered them.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ impl ClientInput {
         }
     }
 
-    /// Takes control.
+    /// Takes control of the session's terminal.
     ///
     /// # Errors
     ///

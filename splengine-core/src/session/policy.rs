@@ -68,7 +68,7 @@ pub enum SizePolicy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Recording {
-    /// No recording.
+    /// Neither output nor input.
     Off,
     /// Output of the program.
     #[default]
@@ -82,7 +82,7 @@ impl SessionPolicy {
     /// bounds how many clients a link that was passed on can attach.
     pub const MAX_CLIENTS_PER_SHARE: usize = 8;
 
-    /// The defaults.
+    /// Makes a policy with the defaults.
     pub fn new() -> Self {
         let shell = ["/bin/bash", "/bin/sh"].into_iter().find(|path| Path::new(path).exists());
         Self {
@@ -111,7 +111,7 @@ impl SessionPolicy {
         }
     }
 
-    /// The command of a session whose request names none, as words. Default: bash, or sh where
+    /// Sets the command of a session whose request names none, as words. Default: bash, or sh where
     /// there is no bash.
     pub fn shell(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.shell = words.into_iter().map(Into::into).collect();

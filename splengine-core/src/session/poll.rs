@@ -63,7 +63,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`]; [`SessionError::Memory`] when there is
+    /// no memory for the screen. For a session that was lost with its engine those of
+    /// [`screen`](Self::screen).
     ///
     /// # Cancel safety
     ///
@@ -117,13 +119,14 @@ impl Sessions {
 
     /// Changes the size of a session's terminal, where neither its
     /// [policy](crate::session::SessionPolicy::size) nor the window of a client that is attached
-    /// decides it. Returns the size that it has now.
+    /// decides it. Returns the session with the size that it has now.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`];
-    /// [`SessionError::CallerScreens`] and [`SessionError::ScreensFull`] where there is no memory for a
-    /// screen of this size. Then it keeps the one that it has.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for callers who may only look,
+    /// [`SessionError::Ended`]; [`SessionError::CallerScreens`] and
+    /// [`SessionError::ScreensFull`] where there is no memory for a screen of this size. Then the
+    /// terminal keeps the size that it has.
     pub fn resize(
         &self,
         caller: &Caller,
@@ -139,7 +142,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for callers who may only look,
+    /// [`SessionError::Ended`].
     pub fn keep_alive(
         &self,
         caller: &Caller,

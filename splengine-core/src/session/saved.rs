@@ -49,9 +49,11 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::NoStore`], [`SessionError::DiskFull`], [`SessionError::CallerLimit`],
-    /// [`SessionError::Busy`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch), [`SessionError::NoStore`], [`SessionError::Malformed`] for
+    /// an invalid name, [`SessionError::DiskFull`], [`SessionError::CallerLimit`],
+    /// [`SessionError::Busy`]. For a session that was lost with its engine also those of
+    /// [`screen`](Self::screen).
     ///
     /// # Cancel safety
     ///
@@ -98,7 +100,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoStore`], [`SessionError::Forbidden`].
+    /// [`SessionError::NoStore`]; [`SessionError::Forbidden`] for guests and callers without
+    /// [`Scope::Sessions`](crate::Scope::Sessions).
     ///
     /// # Cancel safety
     ///
@@ -114,8 +117,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSaved`]. For one that could not be read when the engine started also
-    /// [`SessionError::Damaged`], [`SessionError::Newer`], [`SessionError::Busy`].
+    /// [`SessionError::NoSaved`]; [`SessionError::NoStore`] and [`SessionError::Forbidden`] as for
+    /// [`list_saved`](Self::list_saved). For a saved session that could not be read when the engine
+    /// started also [`SessionError::Damaged`], [`SessionError::Newer`], [`SessionError::Busy`].
     ///
     /// # Cancel safety
     ///
@@ -143,8 +147,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSaved`]; for one that could not be read when the engine started as
-    /// [`get_saved`](Self::get_saved).
+    /// As [`get_saved`](Self::get_saved).
     ///
     /// # Cancel safety
     ///

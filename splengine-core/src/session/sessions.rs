@@ -21,7 +21,15 @@ use crate::session::{
 
 /// Terminal sessions of an engine, as a [`Caller`] may use them: their own, with no more than
 /// [`Scope::Watch`] only to watch, and as a guest the one that was shared with them. Got from
-/// [`Engine::sessions`](crate::Engine::sessions); cheap to clone.
+/// [`Engine::sessions`](crate::Engine::sessions); cheap to clone. These are sessions of the engine;
+/// the trait [`Session`](crate::Session) is the program in a terminal that one of them runs.
+///
+/// # Errors
+///
+/// Every method that names a session fails with [`SessionError::NoSession`] when there is none of this
+/// id, or it is another caller's, and with [`SessionError::Forbidden`] when the caller is no guest and
+/// has neither [`Scope::Sessions`] nor [`Scope::Watch`]. What only an owner may do also fails with
+/// [`SessionError::Forbidden`] for guests, and for callers with no more than [`Scope::Watch`].
 ///
 /// ```
 /// use splengine_core::{Caller, Engine, LocalExecutor, SessionRequest};
@@ -96,7 +104,14 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError`] when the request can't be met. Then nothing of it is left.
+    /// [`SessionError::Forbidden`] for guests and callers without [`Scope::Sessions`];
+    /// [`SessionError::Malformed`]; [`SessionError::Start`] when the command is refused or the program
+    /// can't be started; [`SessionError::CallerLimit`], [`SessionError::Full`],
+    /// [`SessionError::InputFull`], [`SessionError::CallerScreens`] and [`SessionError::ScreensFull`]
+    /// at the bounds of the [policy](SessionPolicy); [`SessionError::Draining`]. For a session that is
+    /// made from another also [`SessionError::NoSaved`] or [`SessionError::NoSession`],
+    /// [`SessionError::NoStore`], [`SessionError::Damaged`], [`SessionError::Newer`] and
+    /// [`SessionError::Busy`]. Then nothing of the request is left.
     ///
     /// # Cancel safety
     ///
@@ -121,7 +136,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Forbidden`].
+    /// [`SessionError::Forbidden`] for guests and callers without [`Scope::Sessions`].
     pub fn check_create(&self, caller: &Caller) -> Result<(), SessionError> {
         self.may_have(caller)
     }
@@ -131,8 +146,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers who may only
-    /// look.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for all but the owner with
+    /// [`Scope::Sessions`].
     pub fn check_change(
         &self,
         caller: &Caller,
@@ -146,7 +161,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for callers who may only look,
+    /// [`SessionError::Ended`].
     pub fn check_input(
         &self,
         caller: &Caller,
@@ -162,7 +178,8 @@ impl Sessions {
         self.registry.store.is_some()
     }
 
-    /// The caller's sessions, the newest first; for a guest the one shared with them.
+    /// Returns the caller's sessions, the newest first; for a guest the one shared with them. Empty for
+    /// a caller with neither [`Scope::Sessions`] nor [`Scope::Watch`].
     #[must_use]
     pub fn list(&self, caller: &Caller) -> Vec<SessionInfo> {
         let registry = &self.registry;
@@ -185,7 +202,7 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`].
     pub fn get(
         &self,
         caller: &Caller,
@@ -202,8 +219,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests, and
-    /// [`SessionError::Malformed`] for a name that is too long.
+    /// [`SessionError::NoSession`]; [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`]; [`SessionError::Malformed`] for an invalid name.
     pub fn rename(
         &self,
         caller: &Caller,
@@ -227,12 +244,14 @@ impl Sessions {
         }
     }
 
-    /// Attaches a client.
+    /// Attaches a client. It gets no more than the caller's own access: [`Access::Control`] is lowered
+    /// without an error to what a share gives, and to [`Access::View`] for a caller with only
+    /// [`Scope::Watch`]; [`Attachment::access`] is what it got.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Ended`] for one that was lost with its engine,
-    /// [`SessionError::ClientsFull`] when too many are attached.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`]; [`SessionError::Ended`] for a session
+    /// that was lost with its engine; [`SessionError::ClientsFull`] when too many clients are attached.
     pub fn attach(
         &self,
         caller: &Caller,
@@ -279,7 +298,9 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`], [`SessionError::Ended`].
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for callers who may only look;
+    /// [`SessionError::Ended`] when the program has ended, which may be after a part of `data` was
+    /// typed.
     ///
     /// # Cancel safety
     ///
@@ -300,7 +321,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`].
     ///
     /// # Cancel safety
     ///

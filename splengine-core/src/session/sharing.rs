@@ -43,8 +43,11 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests,
-    /// [`SessionError::Malformed`], [`SessionError::CallerLimit`].
+    /// [`SessionError::NoSession`]; [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch);
+    /// [`SessionError::Ended`] for a session that was lost with its engine; [`SessionError::Malformed`]
+    /// for an invalid `expires_in`; [`SessionError::CallerLimit`] when the session or the caller has as
+    /// many shares, or the caller as many unused tickets, as may be.
     pub fn share(
         &self,
         caller: &Caller,
@@ -62,11 +65,12 @@ impl Sessions {
         self.registry.shares.share(caller.user(), &live.id, access, expires_in)
     }
 
-    /// A session's shares.
+    /// Returns the shares of a session.
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests.
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch).
     pub fn list_shares(
         &self,
         caller: &Caller,
@@ -83,7 +87,7 @@ impl Sessions {
     /// # Errors
     ///
     /// [`SessionError::NoShare`], [`SessionError::NoSession`], [`SessionError::Forbidden`] for
-    /// guests.
+    /// guests and callers with only [`Scope::Watch`](crate::Scope::Watch).
     pub fn take_back_share(
         &self,
         caller: &Caller,
@@ -99,7 +103,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests;
+    /// [`SessionError::NoSession`], [`SessionError::Forbidden`] for guests and callers with only
+    /// [`Scope::Watch`](crate::Scope::Watch);
     /// [`SessionError::NoShare`] for a session that was lost with its engine.
     pub fn take_back_all_shares(
         &self,
@@ -166,7 +171,8 @@ impl Sessions {
     ///
     /// # Errors
     ///
-    /// [`SessionError::NoShare`].
+    /// [`SessionError::NoShare`] when there is no such ticket, or it was used, taken back or has
+    /// expired.
     pub fn redeem(&self, ticket: &Secret) -> Result<Caller, SessionError> {
         self.registry.shares.redeem(ticket)
     }

@@ -72,7 +72,7 @@ pub enum Update {
 pub struct ClientInfo {
     /// Id of the client.
     pub id: String,
-    /// User whose client it is.
+    /// User of the client.
     pub user: UserName,
     /// Right of the client.
     pub access: Access,

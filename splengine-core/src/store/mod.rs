@@ -108,7 +108,7 @@ pub type Rows = Vec<(Vec<u8>, Vec<u8>)>;
 pub struct Change {
     /// Key of the row.
     pub key: Vec<u8>,
-    /// New value of the row; `None` removes it.
+    /// New value of the row; `None` removes the row.
     pub value: Option<Vec<u8>>,
 }
 
@@ -134,7 +134,7 @@ pub enum StoreFault {
     /// The disk is full.
     #[error("there is no room left on the disk")]
     Full,
-    /// Another process uses it.
+    /// Another process uses the store.
     #[error("the store is in use by {}", crate::lock::holder(*pid))]
     InUse {
         /// The number of that process, if it is known.

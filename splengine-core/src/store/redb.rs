@@ -52,9 +52,10 @@ impl RedbStore {
     /// Space that is reserved on the disk for a store, in bytes: 8 MiB.
     pub const DEFAULT_RESERVE_BYTES: u64 = 8 << 20;
 
-    /// The store in this file, which is made when there was none, with its directory. Blocks for up to
-    /// 2 seconds while another process uses it: a child that a killed process was just starting holds
-    /// its files a moment longer. Reads the whole file, to find damage before anything is done with it.
+    /// Opens the store in this file, which is made when there was none, with its directory. Blocks
+    /// for up to 2 seconds while another process uses it: a child that a killed process was just
+    /// starting holds its files a moment longer. Reads the whole file, to find damage before anything
+    /// is done with it.
     ///
     /// # Errors
     ///

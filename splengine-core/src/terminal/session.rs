@@ -9,7 +9,7 @@ use crate::terminal::Size;
 
 /// A program in a terminal: on this host, in a container, on another machine. An
 /// [`Execute`](crate::Execute) makes it; the engine keeps its output and screen and lets clients
-/// attach. Implement it with plain `async fn`s:
+/// attach, as a session of [`Sessions`](crate::Sessions). Implement it with plain `async fn`s:
 ///
 /// ```
 /// use std::io;
@@ -126,7 +126,7 @@ pub struct SessionStatus {
     pub echo: bool,
 }
 
-/// Any [`Session`].
+/// Handle to a program in a terminal: any [`Session`], with its type erased. Cheap to clone.
 ///
 /// ```
 /// use splengine_core::execute::{Cancel, Command, Exit, Output, Stdin};

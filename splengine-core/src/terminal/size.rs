@@ -19,27 +19,27 @@ impl Size {
     /// Maximum number of columns and rows.
     pub const MAX: Self = Self { cols: MAX_COLS, rows: MAX_ROWS };
 
-    /// The nearest size that a terminal can have: at least 1 and at most [`MAX`](Self::MAX) each
+    /// Makes the nearest size that a terminal can have: at least 1 and at most [`MAX`](Self::MAX) each
     /// way.
     #[must_use]
     pub fn clamped(cols: u16, rows: u16) -> Self {
         Self { cols: cols.clamp(1, MAX_COLS), rows: rows.clamp(1, MAX_ROWS) }
     }
 
-    /// The size, if a terminal can have it.
+    /// Makes a size; `None` if no terminal can have it.
     #[must_use]
     pub fn new(cols: u16, rows: u16) -> Option<Self> {
         let size = Self::clamped(cols, rows);
         (size.cols == cols && size.rows == rows).then_some(size)
     }
 
-    /// Columns.
+    /// Returns the number of columns.
     #[must_use]
     pub fn cols(self) -> u16 {
         self.cols
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     #[must_use]
     pub fn rows(self) -> u16 {
         self.rows

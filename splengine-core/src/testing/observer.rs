@@ -41,7 +41,7 @@ pub struct Observer {
     source: CancelSource,
 }
 
-/// A whole run, as an [`Observer`] saw it.
+/// A whole run, as seen by an [`Observer`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Ran {

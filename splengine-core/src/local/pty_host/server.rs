@@ -36,9 +36,21 @@ pub struct PtyHostError {
     source: io::Error,
 }
 
-/// Serves as a [`PtyHost`](crate::local::PtyHost), which starts the program that calls this with a socket
-/// as its standard input, and the socket's directory as its output. Returns when nobody has needed it
-/// for 10 seconds. To be called before anything else starts threads or opens files.
+/// Serves as a [`PtyHost`](crate::local::PtyHost), which starts the program that calls this with a
+/// socket as its standard input, and the socket's directory as its output. Returns 10 to 20 s after the
+/// last engine has disconnected and the last program has ended. Call it first in `main`, before
+/// anything starts threads or opens files.
+///
+/// ```no_run
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     // Of this same program, started by the engine with these words: see `PtyHost::new`.
+///     if std::env::args().nth(1).as_deref() == Some("--hold-terminals") {
+///         return Ok(splengine_core::local::run_pty_host()?);
+///     }
+///     // Else the server is started.
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 ///

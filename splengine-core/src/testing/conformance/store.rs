@@ -46,7 +46,7 @@ pub enum StoreViolation {
     /// A rule was broken.
     #[error("{rule}: {problem}")]
     Broken {
-        /// The rule.
+        /// Rule that the store has broken.
         rule: &'static str,
         /// Description of what happened.
         problem: String,

@@ -79,7 +79,7 @@ impl ServerCheck {
         Self::Batch,
     ];
 
-    /// Name of the check, as failures show it: lower case, words parted by `_`.
+    /// Returns the name of the check, as failures show it: lower case, words parted by `_`.
     ///
     /// ```
     /// use splengine_core::testing::conformance::ServerCheck;
@@ -127,7 +127,7 @@ impl fmt::Display for ServerCheck {
 #[error("{check}: {problem}")]
 #[non_exhaustive]
 pub struct ServerViolation {
-    /// Check that found it.
+    /// Check that found the violation.
     pub check: ServerCheck,
     /// Description of what happened, and of what was expected.
     pub problem: String,

@@ -162,9 +162,9 @@ pub struct Outcome {
     pub exit_code: i32,
     /// Reason for the end, where the protocol tells it.
     pub reason: Option<Reason>,
-    /// Standard output.
+    /// Standard output of the command.
     pub stdout: Vec<u8>,
-    /// Standard error.
+    /// Standard error of the command.
     pub stderr: Vec<u8>,
 }
 

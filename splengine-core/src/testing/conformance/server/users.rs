@@ -31,11 +31,11 @@ pub enum TestUser {
 }
 
 impl TestUser {
-    /// Every user.
+    /// All users of the suite.
     pub const ALL: &[Self] =
         &[Self::Alice, Self::Bob, Self::Unprivileged, Self::Unknown, Self::Anonymous];
 
-    /// Name of the user, for protocols in which a client says it.
+    /// Returns the name of the user, for protocols in which a client says it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
