@@ -84,16 +84,16 @@ impl<A> AvroServerBuilder<A> {
         self
     }
 
-    /// The largest message, in bytes. A connection that announces a larger one is closed, before
-    /// any of it is kept; over HTTP it is refused with 413. Default 16 MiB.
+    /// Sets the maximum size of a message, in bytes. A connection that announces a larger one is
+    /// closed, before any of it is kept; over HTTP it is refused with 413. Default 16 MiB.
     pub fn max_frame(mut self, bytes: usize) -> Self {
         self.options.max_frame = bytes;
         self
     }
 
-    /// Maximum number of bytes that all connections together hold of messages that are not complete or
-    /// whose calls are worked at, beyond 64 KiB of each; of one that is the largest message and 1 MiB.
-    /// A caller has half of what the others leave, and one message beyond, over all of their
+    /// Sets the maximum number of bytes that all connections together hold of messages that are not
+    /// complete or whose calls are worked at, beyond 64 KiB of each; of one that is the largest message
+    /// and 1 MiB. A caller has half of what the others leave, and one message beyond, over all of their
     /// connections; unauthenticated ones, and bodies of HTTP whose credentials may stand within them,
     /// have a quarter. What the values of a message of another schema than the server's take in memory
     /// until they are read as its own counts likewise from 64 KiB on; beyond 4 MiB and 128 times its
@@ -101,7 +101,9 @@ impl<A> AvroServerBuilder<A> {
     /// for which there is no memory for as long as [one may take](Self::frame_timeout) is refused, with
     /// `RESOURCE_EXHAUSTED` if the caller's own share is used up, else with `UNAVAILABLE`, and its
     /// connection closed; over HTTP it is refused after 5 s, with 429 or 503 and `Retry-After`. Default
-    /// 256 MiB.
+    /// 256 MiB, within
+    /// [`EngineBuilder::max_buffered_bytes`](splengine_core::engine::EngineBuilder::max_buffered_bytes),
+    /// which is lower by default (192 MiB).
     ///
     /// As much again is the maximum memory of answers of more than 64 KiB that are not sent yet, of a
     /// caller half of what the others leave and one answer beyond it. A call that only looks fails at
@@ -170,7 +172,8 @@ impl AvroServerBuilder<SharedAuthenticator> {
         self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
+    /// Makes a server on an existing listener, of a UNIX socket or inherited; nothing is served before
+    /// the server is awaited.
     ///
     /// # Errors
     ///

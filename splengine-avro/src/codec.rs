@@ -56,13 +56,13 @@ static RESULT: LazyLock<Known> = LazyLock::new(|| Known::of("ExecutionResult"));
 macro_rules! codecs {
     ($record:ident, $known:ident) => {
         impl $record {
-            /// The schema, as JSON: what a schema registry is given.
+            /// Returns the schema, as JSON: what a schema registry is given.
             #[must_use]
             pub fn schema() -> &'static str {
                 &$known.json
             }
 
-            /// The schema's CRC-64-AVRO fingerprint (specification 1.12, "Schema Fingerprints").
+            /// Returns the schema's CRC-64-AVRO fingerprint (specification 1.12, "Schema Fingerprints").
             #[must_use]
             pub fn fingerprint() -> u64 {
                 $known.fingerprint
@@ -118,7 +118,7 @@ macro_rules! codecs {
                 Ok(Self::from_datum(bytes.split_off(10))?)
             }
 
-            /// The form of schema registries: a zero byte, the id that the registry gave the
+            /// Returns the form of schema registries: a zero byte, the id that the registry gave the
             /// schema, big-endian, the datum.
             #[must_use]
             pub fn to_registry_form(&self, id: u32) -> Vec<u8> {

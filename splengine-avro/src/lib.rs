@@ -4,13 +4,15 @@
 //! ```no_run
 //! use splengine_avro::AvroServer;
 //! use splengine_core::{Caller, Engine, LocalExecutor};
-//! use splengine_core::auth::StaticTokens;
+//! use splengine_core::auth::{Secret, StaticTokens};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
-//! let everyone = Caller::new("guest")?.with_all_scopes();
+//! let alice = Caller::new("alice")?.with_all_scopes();
+//! let mut tokens = StaticTokens::new();
+//! tokens.insert(&Secret::new(std::env::var("ALICE_TOKEN")?), alice)?;
 //! let server = AvroServer::builder(engine)
-//!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
+//!     .authenticate(tokens)
 //!     .bind("127.0.0.1:0")
 //!     .await?;
 //! println!("listening on {}", server.local_addr());
@@ -104,7 +106,7 @@ pub use service::{AvroService, ResponseBody, ResponseFuture};
 #[cfg(feature = "tls")]
 pub use tls::{ClientCertificates, Tls, TlsError};
 
-/// The text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.
+/// Returns the text of the protocol that is served, whose MD5 clients are told: `SPlectrumEngine`.
 ///
 /// ```
 /// assert!(splengine_avro::protocol().contains("SPlectrumEngine"));

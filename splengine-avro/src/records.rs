@@ -46,7 +46,7 @@ records! {
         pub stdout: String,
         /// Standard error of the command, with U+FFFD for what is no UTF-8.
         pub stderr: String,
-        /// Milliseconds.
+        /// Duration of the execution, in milliseconds.
         pub duration: i64,
         /// The session that it belonged to.
         pub session_id: String,

@@ -154,7 +154,7 @@ impl AvroServer {
         self
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> ListenAddr {
         self.local_addr.clone()

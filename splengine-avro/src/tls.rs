@@ -45,7 +45,7 @@ pub struct Tls(Arc<RwLock<State>>);
 pub enum ClientCertificates {
     /// A certificate or none. One that can't be verified is refused all the same.
     Optional,
-    /// A certificate. Who has none is refused in the handshake.
+    /// A certificate is required: a client without one is refused in the handshake.
     Required,
 }
 

@@ -95,8 +95,8 @@ impl From<BodyError> for Problem {
 }
 
 /// Reads the body of a request whole, within bounds of its size, its time and the memory of all
-/// bodies together. One whose `Content-Length` is over the bound is refused before any of it is read,
-/// or its client, if that waits to be told (`Expect: 100-continue`), is told to send it.
+/// bodies together. A body whose `Content-Length` is over the bound is refused unread; a client waiting
+/// for `100-continue` is otherwise told to send.
 ///
 /// A body that is compressed (`Content-Encoding`) is refused; [`HttpService`](crate::HttpService)
 /// has decoded those of its own requests before.

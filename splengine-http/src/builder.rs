@@ -99,8 +99,9 @@ impl<A> HttpServerBuilder<A> {
         Ok(self)
     }
 
-    /// The largest JSON body, in bytes; a larger one is refused with 413. Default 16 MiB. Input
-    /// that is streamed in has no such bound: it is read no faster than the command takes it.
+    /// Sets the maximum size of a JSON body, in bytes; a larger one is refused with 413. Default 16
+    /// MiB. Input that is streamed in has no such bound: it is read no faster than the command takes
+    /// it.
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.options.max_body = bytes;
         self
@@ -113,11 +114,13 @@ impl<A> HttpServerBuilder<A> {
         self
     }
 
-    /// Maximum memory in bytes of all bodies together while they are read, default 256 MiB. A body
-    /// for which there is none left waits for 5 s, and is then refused with 503 and `Retry-After`; one
-    /// of them at a time may go beyond the bound. One caller may have half of what the others leave, and
-    /// one body beyond that; further ones are refused with 429. What is streamed (a command's input, a file) is never
-    /// whole in memory.
+    /// Sets the maximum memory in bytes of all bodies together while they are read. Default 256 MiB,
+    /// within
+    /// [`EngineBuilder::max_buffered_bytes`](splengine_core::engine::EngineBuilder::max_buffered_bytes),
+    /// which is lower by default (192 MiB). A body for which there is no memory left waits for 5 s, and
+    /// is then refused with 503 and `Retry-After`; one of them at a time may go beyond the bound. One
+    /// caller may have half of what the others leave, and one body beyond that; further ones are
+    /// refused with 429. What is streamed (a command's input, a file) is never whole in memory.
     ///
     /// Decoders of compressed bodies have a quarter of it, a caller half of what the others leave of
     /// that quarter, and all unauthenticated clients a quarter of it.
@@ -295,7 +298,8 @@ impl HttpServerBuilder<SharedAuthenticator> {
         self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
+    /// Makes a server on an existing listener, of a UNIX socket or inherited; nothing is served before the
+    /// server is awaited.
     ///
     /// # Errors
     ///

@@ -34,7 +34,7 @@ pub(crate) struct BatchDto {
     timeout: Option<u64>,
     /// From the first start to the end, or until now, in milliseconds.
     duration: u64,
-    /// That of the first step whose failure counts, or 0; null while it is not over.
+    /// That of the first step whose failure counts, else 130 if cancelled, 124 if its time was up, else 0; null before.
     exit_code: Option<i32>,
     counts: StepCountsDto,
     /// The batch that it runs again.

@@ -3,14 +3,16 @@
 //!
 //! ```no_run
 //! use splengine_core::{Caller, Engine, LocalExecutor};
-//! use splengine_core::auth::StaticTokens;
+//! use splengine_core::auth::{Secret, StaticTokens};
 //! use splengine_http::HttpServer;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
-//! let everyone = Caller::new("guest")?.with_all_scopes();
+//! let alice = Caller::new("alice")?.with_all_scopes();
+//! let mut tokens = StaticTokens::new();
+//! tokens.insert(&Secret::new(std::env::var("ALICE_TOKEN")?), alice)?;
 //! let server = HttpServer::builder(engine)
-//!     .authenticate(StaticTokens::new().allow_anonymous(everyone))
+//!     .authenticate(tokens)
 //!     .bind("127.0.0.1:0")
 //!     .await?;
 //! println!("listening on {}", server.local_addr());

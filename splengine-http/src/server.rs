@@ -146,7 +146,7 @@ impl HttpServer {
         self.service.clone()
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> ListenAddr {
         self.local_addr.clone()

@@ -82,7 +82,7 @@ pub struct ResponseFuture(
 );
 
 impl ResponseBody {
-    /// Any body.
+    /// Wraps any body.
     pub fn new<B>(body: B) -> Self
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,

@@ -30,7 +30,7 @@ pub struct Algorithms {
 #[error("`{name}` is no {kind} that is served here; there is: {}", known.join(", "))]
 #[non_exhaustive]
 pub struct AlgorithmError {
-    /// The name.
+    /// Name that was given.
     pub name: String,
     /// Kind of algorithm that was expected.
     pub kind: &'static str,

@@ -153,14 +153,14 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Bounds on connections. Default: [`SshServer::default_connection_limits`]. The unauthenticated timeout is the
-    /// [login grace](Self::login_grace), whatever `limits` say.
+    /// Sets the bounds on connections. Default: [`SshServer::default_connection_limits`]. The
+    /// unauthenticated timeout is the [login grace](Self::login_grace), whatever `limits` say.
     pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Maximum number of connections served at once, at least 1, default 1024; see
+    /// Sets the maximum number of connections served at once, at least 1, default 1024; see
     /// [`ConnectionLimits::max_connections`].
     pub fn max_connections(mut self, count: usize) -> Self {
         self.limits = self.limits.max_connections(count);
@@ -174,11 +174,11 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// Maximum number of channels that one caller, and that all callers, have open at once on all
-    /// connections, both at least 1, default 256 and 2,048; no caller has more than are left to the
+    /// Sets the maximum number of channels that one caller, and that all callers, have open at once on
+    /// all connections, both at least 1, default 256 and 2,048; no caller has more than are left to the
     /// others. A further one is refused. Of the channels on which a caller is served SFTP the first 16
-    /// (64 of all callers) have up to 64 requests at once and 4 MiB for them; each further one has 8 and
-    /// 512 KiB.
+    /// (64 of all callers) have up to 64 requests at once and 4 MiB for them; each further one has 8
+    /// and 512 KiB.
     pub fn max_channels_of_callers(mut self, of_caller: usize, of_all: usize) -> Self {
         self.channels = [of_caller, of_all];
         self
@@ -198,7 +198,7 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// The directory for what is [not read yet](Self::max_unread), in files without a name; it is
+    /// Sets the directory for what is [not read yet](Self::max_unread), in files without a name; it is
     /// made (mode 0700) when it is needed. Default: the host's directory for temporary files.
     pub fn unread_directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.unread_directory = Some(directory.into());
@@ -220,7 +220,7 @@ impl<U> SshServerBuilder<U> {
         self
     }
 
-    /// The algorithms that clients may choose from. Default: [`Algorithms::new`].
+    /// Sets the algorithms that clients may choose from. Default: [`Algorithms::new`].
     pub fn algorithms(mut self, algorithms: Algorithms) -> Self {
         self.algorithms = algorithms;
         self
@@ -267,7 +267,7 @@ impl<U> SshServerBuilder<U> {
 }
 
 impl SshServerBuilder<Users> {
-    /// Takes hold of `address`; port 0 is any that is free. Clients know the server by `keys`.
+    /// Binds `address`; port 0 is any that is free. Clients know the server by `keys`.
     /// Nothing is served before the server is awaited.
     ///
     /// # Errors
@@ -285,8 +285,9 @@ impl SshServerBuilder<Users> {
         self.listen(Listener::bind(address).await?, keys)
     }
 
-    /// Serves on an existing listener: of a UNIX socket, or an inherited one. A key that is restricted to
-    /// addresses (`from=`) lets in no client of a UNIX socket.
+    /// Makes a server on an existing listener, of a UNIX socket or inherited; nothing is served before
+    /// the server is awaited. A key that is restricted to addresses (`from=`) lets in no client of a
+    /// UNIX socket.
     ///
     /// # Errors
     ///

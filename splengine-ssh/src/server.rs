@@ -51,7 +51,7 @@ pub struct SshServer {
 }
 
 impl SshServer {
-    /// The address that it listens on.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> ListenAddr {
         self.local_addr.clone()

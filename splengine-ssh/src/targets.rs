@@ -22,7 +22,7 @@ enum Target {
 )]
 #[non_exhaustive]
 pub struct TargetError {
-    /// The text.
+    /// Text that is no target.
     pub text: String,
 }
 

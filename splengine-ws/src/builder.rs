@@ -122,8 +122,8 @@ impl<A> WsServerBuilder<A> {
         Ok(self)
     }
 
-    /// Maximum number of WebSockets of known callers that are open at once; the next one is refused with
-    /// 503. Default 1024. A caller, with the guests that they have invited, may have as many as are left
+    /// Sets the maximum number of WebSockets of known callers that are open at once; the next one is refused
+    /// with 503. Default 1024. A caller, with the guests that they have invited, may have as many as are left
     /// to others (half of all, if there is no other), one guest 16, and guests no more than leave some to
     /// their host; the next upgrade is refused with 429. Clients that have yet to show a ticket are bounded
     /// by the [limits of connections](WsServer::connection_limits), or there are as many of them where the
@@ -134,7 +134,7 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// The largest message that a client may send, in bytes, at least 1 KiB; a larger one closes its
+    /// Sets the maximum size of a message of a client, in bytes, at least 1 KiB; a larger one closes its
     /// WebSocket with 4413. Before a ticket was shown it is 16 KiB. Default 4 MiB, which is enough for
     /// a paste of 1 MiB in one JSON frame.
     pub fn max_message(mut self, bytes: usize) -> Self {
@@ -142,13 +142,15 @@ impl<A> WsServerBuilder<A> {
         self
     }
 
-    /// Maximum number of bytes that all clients together hold of bodies and messages that are being
-    /// read or wait to be typed. A caller has half of what the others leave, and one message beyond, over all of their
-    /// WebSockets and those of the guests that they have invited; clients that have shown no
-    /// credentials have a quarter of it. A message for which there is no memory waits for 5 s, and then
-    /// closes its WebSocket: with 4429 if the caller's own share is used up, else with 1013. The body of
-    /// a login is then refused with 503 and `Retry-After`. Messages below 16 KiB are not counted.
-    /// Default 256 MiB. The [API](Self::api) has a bound of its own.
+    /// Sets the maximum number of bytes that all clients together hold of bodies and messages that are
+    /// being read or wait to be typed. A caller has half of what the others leave, and one message
+    /// beyond, over all of their WebSockets and those of the guests that they have invited; clients
+    /// that have shown no credentials have a quarter of it. A message for which there is no memory
+    /// waits for 5 s, and then closes its WebSocket: with 4429 if the caller's own share is used up,
+    /// else with 1013. The body of a login is then refused with 503 and `Retry-After`. Messages below
+    /// 16 KiB are not counted. Default 256 MiB, within
+    /// [`EngineBuilder::max_buffered_bytes`](splengine_core::engine::EngineBuilder::max_buffered_bytes),
+    /// which is lower by default (192 MiB). The [API](Self::api) has a bound of its own.
     pub fn max_buffered(mut self, bytes: usize) -> Self {
         self.options.max_buffered = bytes;
         self
@@ -211,7 +213,8 @@ impl WsServerBuilder<SharedAuthenticator> {
         self.listen(Listener::bind(address).await?)
     }
 
-    /// Serves on an existing listener: of a UNIX socket, or an inherited one.
+    /// Makes a server on an existing listener, of a UNIX socket or inherited; nothing is served before the
+    /// server is awaited.
     ///
     /// # Errors
     ///

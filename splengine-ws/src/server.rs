@@ -76,7 +76,7 @@ impl WsServer {
         self
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the server listens on.
     #[must_use]
     pub fn local_addr(&self) -> ListenAddr {
         self.local_addr.clone()

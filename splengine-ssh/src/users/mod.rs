@@ -42,7 +42,8 @@ use self::sources::{Client, Sources};
 /// added takes effect at once. [`accounts`](Self::accounts) define what a user may do; without them
 /// every user has every right but `admin`. A file must belong to root or to the user that the server
 /// runs as, and no other user may be able to write it or its directory; otherwise it is ignored, with a
-/// warning in the log, as is a malformed line.
+/// warning in the log, as is a malformed line; except in [`revoked_keys`](Self::revoked_keys), where
+/// either refuses every key.
 ///
 /// ```no_run
 /// use splengine_ssh::Users;
