@@ -63,7 +63,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", env = "SPLENGINE_CONFIG")]
     pub(crate) config: Option<PathBuf>,
     /// Time in seconds that running commands have, when the server is ended by SIGTERM, to end by
-    /// themselves; the server ends up to 10 seconds later [default: 30]
+    /// themselves; the server usually ends within 10 seconds after that, up to about a minute if
+    /// programs can't be ended or the disk accepts no writes [default: 30]
     #[arg(long, value_name = "SECONDS", env = "SPLENGINE_GRACE")]
     pub(crate) grace: Option<String>,
     /// What the flags that were given are to be called in a complaint.

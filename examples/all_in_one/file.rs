@@ -54,10 +54,11 @@ pub(crate) struct File {
     /// Scopes of users; see [`users.NAME`](#usersname).
     #[serde(default)]
     pub(crate) users: BTreeMap<String, UserTable>,
-    /// Time in seconds that running commands have, when the server is ended by SIGTERM, to end by themselves.
-    /// Those that still run after it get SIGTERM, and SIGKILL after `[limits] kill-grace`; then connections
-    /// that are still open are closed. With the defaults the server ends up to 10 seconds after `grace`.
-    /// Default 30.
+    /// Time in seconds that running commands have, when the server is ended by SIGTERM, to end by
+    /// themselves. Those that still run after it get SIGTERM, and SIGKILL after `[limits] kill-grace`;
+    /// then connections that are still open are closed. With the defaults the server usually ends
+    /// within 10 seconds after `grace`; up to about a minute if programs can't be ended or the disk
+    /// accepts no writes. Default 30.
     pub(crate) grace: Option<u64>,
     /// Program whose arguments the words of a command are; see [`program`](#program).
     #[serde(default, deserialize_with = "text_or_table")]
@@ -129,8 +130,8 @@ pub(crate) struct HttpTable {
     pub(crate) max_body: Option<usize>,
     /// Maximum memory in bytes of the bodies of all requests together while they are read. Answers that their
     /// clients have not read yet may take as much again, and so may requests that follow the events of
-    /// batches. Of each of these one caller may have half of what the others leave. Default 268435456 (256
-    /// MiB).
+    /// batches. Of each of these one caller may have half of what the others leave. All of it is within
+    /// `[limits] max-buffered-bytes`, which is lower by default. Default 268435456 (256 MiB).
     pub(crate) max_buffered: Option<usize>,
 }
 
@@ -587,7 +588,9 @@ pub(crate) struct LimitsTable {
     /// Memory limit in bytes of a run whose request sets none. Needs a writable cgroup. Default:
     /// `max-memory`.
     pub(crate) memory: Option<u64>,
-    /// Maximum memory limit in bytes that a request may set. Needs a writable cgroup. Default: no limit.
+    /// Maximum memory limit in bytes that a request may set, of one run with all of its processes. No
+    /// setting bounds the server's own process; SECURITY.md has the sum of what callers can make it
+    /// hold. Needs a writable cgroup. Default: no limit.
     pub(crate) max_memory: Option<u64>,
     /// Limit on the number of processes of a run whose request sets none. Needs a writable cgroup. Default:
     /// `max-processes`.
