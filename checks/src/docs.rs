@@ -12,6 +12,9 @@ pub enum Rule {
     Opening,
     /// The summary has the field's words.
     Words,
+    /// The summary names its subject: it has at least three words, and a short one does not end in a
+    /// pronoun.
+    Subject,
     /// An asynchronous function says what is lost when its future is dropped.
     CancelSafety,
     /// A fallible function says when it fails.
@@ -113,6 +116,19 @@ const WORDS: &[(&str, &str)] = &[
     ("from elsewhere", "from, and then the source"),
 ];
 
+/// Words in which no short summary ends: they stand for a subject that the summary does not name. A
+/// longer one may have named it.
+const PRONOUNS: &[&str] = &["it", "them", "this", "that", "these", "those", "one", "ones"];
+
+/// Verbs after a pronoun at the end of a summary, as in "Resolves when it is.".
+const LEFT_OPEN: &[&str] = &["is", "are", "was", "were", "does", "do", "did", "has", "have", "can"];
+
+/// Words of a summary, at least: fewer do not name a subject and say something about it.
+const MIN_WORDS: usize = 3;
+
+/// Words of a short summary, at most.
+const MAX_SHORT_WORDS: usize = 8;
+
 /// Ends of the names of types that have to have an example, as builders and settings.
 const EXAMPLE_SUFFIXES: &[&str] = &["Builder", "Policy", "Options", "Request", "Limits", "Server"];
 
@@ -191,6 +207,7 @@ pub fn breaks(rule: Rule, item: &PublicItem) -> Option<String> {
     match rule {
         Rule::Opening => opening(&summary(&item.docs)),
         Rule::Words => word(&summary(&item.docs)),
+        Rule::Subject => subject(&summary(&item.docs)),
         Rule::CancelSafety => {
             (item.is_async && !has_heading(&item.docs, "Cancel safety")).then(|| {
                 "has no `# Cancel safety` section: say what is lost, and what goes on, when the future is \
@@ -234,6 +251,30 @@ fn word(summary: &str) -> Option<String> {
     let plain = format!(" {} ", words.join(" "));
     let (word, better) = WORDS.iter().find(|(word, _)| plain.contains(&format!(" {word} ")))?;
     Some(format!("the summary has the words `{word}`: write {better}: {summary}"))
+}
+
+fn subject(summary: &str) -> Option<String> {
+    let plain = summary.to_lowercase();
+    let words: Vec<_> = plain
+        .split(char::is_whitespace)
+        .map(|word| word.trim_matches(|char: char| !char.is_alphanumeric() && char != '`'))
+        .filter(|word| word.contains(char::is_alphanumeric))
+        .collect();
+    if words.len() < MIN_WORDS {
+        return Some(format!(
+            "the summary has fewer than {MIN_WORDS} words: name its subject, and say what it is or \
+             does: {summary}"
+        ));
+    }
+    if words.len() > MAX_SHORT_WORDS {
+        return None;
+    }
+    let said = match words.split_last() {
+        Some((last, before)) if LEFT_OPEN.contains(last) => before,
+        _ => &words,
+    };
+    let last = said.last().filter(|last| PRONOUNS.contains(last))?;
+    Some(format!("the summary ends in `{last}`: name what it stands for: {summary}"))
 }
 
 fn has_heading(docs: &str, heading: &str) -> bool {
@@ -301,6 +342,31 @@ mod tests {
         }
         for good in ["Indoors.", "Clients of a server. A door."] {
             assert_eq!(breaks(Rule::Words, &item(good, false)), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn summaries_name_their_subject() {
+        for bad in [
+            "The engine.",
+            "Any body.",
+            "Any [`Session`].",
+            "Empties it.",
+            "Resolves when it is.",
+            "Returns the first of them.",
+            "Tells all clients that one – is.",
+        ] {
+            assert!(breaks(Rule::Subject, &item(bad, false)).is_some(), "{bad}");
+        }
+        for good in [
+            "Builds the engine.",
+            "Wraps any body.",
+            "Returns what it is for.",
+            "Number of `it`.",
+            "Name of the user, for protocols in which a client says it.",
+            "Returns whether one is running.",
+        ] {
+            assert_eq!(breaks(Rule::Subject, &item(good, false)), None, "{good}");
         }
     }
 

@@ -37,6 +37,11 @@ fn summaries_have_the_words_of_the_field() {
 }
 
 #[test]
+fn summaries_name_their_subject() {
+    check(Rule::Subject, 0);
+}
+
+#[test]
 fn asynchronous_functions_tell_their_cancel_safety() {
     check(Rule::CancelSafety, 0);
 }
