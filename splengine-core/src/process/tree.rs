@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
