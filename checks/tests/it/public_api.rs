@@ -37,3 +37,36 @@ fn the_public_interface_is_as_recorded() {
          and commit checks/api with the change."
     );
 }
+
+/// How values are stored and sent is private: a stored form may change while the public interface stays, and
+/// the other way round.
+#[test]
+fn no_public_type_implements_serde() {
+    let items = crate::SURVEYS.iter().flat_map(|survey| &survey.api);
+    let found: Vec<_> =
+        items.map(|item| item.line.as_str()).filter(|line| implements_serde(line)).collect();
+    assert!(found.is_empty(), "Public types implement traits of serde:\n{}", found.join("\n"));
+}
+
+/// Whether a line of the interface says that something is serialized or deserialized by serde.
+fn implements_serde(line: &str) -> bool {
+    let Some((head, _)) = line.split_once(" for splengine_") else { return false };
+    let words: Vec<_> = head.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    words.contains(&"impl")
+        && words.iter().any(|word| {
+            ["serde", "Serialize", "Deserialize", "DeserializeOwned"].contains(word)
+        })
+}
+
+#[test]
+fn implementations_of_serde_are_noticed() {
+    for line in [
+        "impl Serialize for splengine_core::Step",
+        "impl<'de> Deserialize<'de> for splengine_core::Step",
+        "#[cfg(feature = \"testing\")] impl serde::Serialize for splengine_core::Step",
+    ] {
+        assert!(implements_serde(line), "{line}");
+    }
+    assert!(!implements_serde("impl Clone for splengine_core::Step"));
+    assert!(!implements_serde("pub fn splengine_core::serialize(step: Step)"));
+}

@@ -28,6 +28,7 @@ mod output;
 mod output_writer;
 mod outputs;
 mod plan;
+mod plan_record;
 mod policy;
 mod reads;
 mod record;

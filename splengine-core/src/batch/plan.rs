@@ -26,11 +26,9 @@ use crate::time::duration_millis;
 ///     .parallelism(4)
 ///     .fail_fast(FailFast::Soon);
 /// ```
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Debug, Clone, Default)]
 pub struct BatchRequest {
     pub(crate) plan: PlanData,
-    #[serde(skip)]
     pub(crate) permit: Option<LargeWorkPermit>,
 }
 
@@ -74,8 +72,7 @@ pub struct Step(pub(crate) StepData);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RunIf {
     /// All have succeeded.
@@ -89,8 +86,7 @@ pub enum RunIf {
 }
 
 /// Reaction of a batch to a step that has failed for good.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailFast {
     /// All that does not depend on it continues.
@@ -103,8 +99,7 @@ pub enum FailFast {
 }
 
 /// Moment at which the program and the directory of a step are looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StepCheck {
     /// The submission of the batch, which is refused where they are missing.
@@ -124,25 +119,19 @@ pub enum StepCheck {
 ///     RetryOn::new().exit_codes([75]).reasons([Reason::TimedOut]),
 /// );
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct RetryOn {
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    exit_codes: Vec<i32>,
+    pub(crate) exit_codes: Vec<i32>,
     /// By their names.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<String>,
+    pub(crate) reasons: Vec<String>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PlanData {
     pub(crate) name: Option<String>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) labels: BTreeMap<String, String>,
     /// Milliseconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) timeout: Option<u64>,
     pub(crate) steps: Vec<Step>,
     pub(crate) parallelism: Option<usize>,

@@ -51,7 +51,7 @@ impl Names {
         if recipe.kind != PLAN {
             return Ok(Self { steps: Vec::new() });
         }
-        let plan: PlanData = serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged)?;
+        let plan = PlanData::from_json(&recipe.text).map_err(|_| BatchError::Damaged)?;
         let mut before: Option<String> = None;
         let mut steps = Vec::with_capacity(plan.steps.len());
         for (place, step) in plan.steps.into_iter().enumerate() {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{BatchInfo, BatchState, Step, StepCounts, StepInfo, StepState};
+use crate::batch::step_record::StepSpec;
+use crate::batch::{BatchInfo, BatchState, StepCounts, StepInfo, StepState};
 use crate::execute::{Gap, Reason, Stream};
 use crate::ids::BatchId;
 use crate::time::{millis, time};
@@ -111,17 +112,6 @@ pub(crate) struct StepRow {
     /// What it is to run, of a kind whose steps are not known beforehand.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) step: Option<StepSpec>,
-}
-
-/// [`Step`], comparable.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub(crate) struct StepSpec(pub(crate) Step);
-
-impl PartialEq for StepSpec {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.command() == other.0.command()
-    }
 }
 
 /// An event.

@@ -131,7 +131,7 @@ impl Batches {
             return Err(BatchError::Conflict("a batch of this kind can't be run again"));
         }
         let bytes = summary.parsed_bytes() + usize::try_from(summary.input_bytes).unwrap_or(0);
-        let parse = move || serde_json::from_str(&recipe.text).map_err(|_| BatchError::Damaged);
+        let parse = move || PlanData::from_json(&recipe.text).map_err(|_| BatchError::Damaged);
         let plan: PlanData = work.run(bytes, parse).await?;
         let mut given = None;
         if summary.has_inputs {

@@ -45,7 +45,7 @@ struct StepRecord<'a> {
     keeps_background: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     depends_on: Option<Cow<'a, [String]>>,
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "is_default", with = "RunIfRecord")]
     run_if: RunIf,
     #[serde(skip_serializing_if = "is_default")]
     retries: u32,
@@ -54,11 +54,11 @@ struct StepRecord<'a> {
     #[serde(skip_serializing_if = "is_default")]
     rerun_on_restart: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    retry_on: Option<Cow<'a, RetryOn>>,
+    retry_on: Option<RetryOnRecord<'a>>,
     #[serde(skip_serializing_if = "is_default")]
     allow_failure: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    check: Option<StepCheck>,
+    check: Option<SetCheck>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stdin_from: Option<Cow<'a, StdinFrom>>,
     #[serde(skip_serializing_if = "is_default")]
@@ -90,9 +90,9 @@ impl<'a> StepRecord<'a> {
             retries: step.retries,
             retry_delay: step.retry_delay,
             rerun_on_restart: step.rerun_on_restart,
-            retry_on: step.retry_on.as_ref().map(Cow::Borrowed),
+            retry_on: step.retry_on.as_ref().map(RetryOnRecord::of),
             allow_failure: step.allow_failure,
-            check: step.check,
+            check: step.check.map(SetCheck),
             stdin_from: step.stdin_from.as_ref().map(Cow::Borrowed),
             stdin_open: step.stdin_open,
             env_names: step.env_names.as_slice().into(),
@@ -124,9 +124,9 @@ impl<'a> StepRecord<'a> {
             retries: self.retries,
             retry_delay: self.retry_delay,
             rerun_on_restart: self.rerun_on_restart,
-            retry_on: self.retry_on.map(Cow::into_owned),
+            retry_on: self.retry_on.map(RetryOnRecord::into_failures),
             allow_failure: self.allow_failure,
-            check: self.check,
+            check: self.check.map(|SetCheck(check)| check),
             stdin_from: self.stdin_from.map(Cow::into_owned),
             stdin_open: self.stdin_open,
             env_names: self.env_names.into_owned(),
@@ -134,19 +134,96 @@ impl<'a> StepRecord<'a> {
     }
 }
 
-impl Serialize for Step {
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RunIf", rename_all = "camelCase")]
+enum RunIfRecord {
+    Success,
+    Failure,
+    Always,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "StepCheck", rename_all = "camelCase")]
+enum StepCheckRecord {
+    Early,
+    Late,
+}
+
+/// When a step's program is looked for, where that was set.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+#[serde(transparent)]
+struct SetCheck(#[serde(with = "StepCheckRecord")] StepCheck);
+
+/// [`RetryOn`], borrowed from one that is written.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RetryOnRecord<'a> {
+    #[serde(skip_serializing_if = "is_empty")]
+    exit_codes: Cow<'a, [i32]>,
+    /// By their names.
+    #[serde(skip_serializing_if = "is_empty")]
+    reasons: Cow<'a, [String]>,
+}
+
+impl<'a> RetryOnRecord<'a> {
+    fn of(failures: &'a RetryOn) -> Self {
+        let RetryOn { exit_codes, reasons } = failures;
+        Self { exit_codes: exit_codes.into(), reasons: reasons.into() }
+    }
+
+    fn into_failures(self) -> RetryOn {
+        let Self { exit_codes, reasons } = self;
+        RetryOn { exit_codes: exit_codes.into_owned(), reasons: reasons.into_owned() }
+    }
+}
+
+/// A step in its stored form, comparable.
+#[derive(Debug, Clone)]
+pub(crate) struct StepSpec(pub(crate) Step);
+
+impl PartialEq for StepSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.command() == other.0.command()
+    }
+}
+
+impl Serialize for StepSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        StepRecord::of(&self.0).serialize(serializer)
+        StepRecord::of(&self.0.0).serialize(serializer)
     }
 }
 
-impl<'de> Deserialize<'de> for Step {
+impl<'de> Deserialize<'de> for StepSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        StepRecord::deserialize(deserializer).map(|record| Self(record.into_data()))
+        StepRecord::deserialize(deserializer).map(|record| Self(Step(record.into_data())))
     }
 }
 
-fn text(text: &Option<String>) -> Option<Cow<'_, str>> {
+/// Steps in their order, each in its stored form.
+pub(crate) mod list {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::{StepRecord, StepSpec};
+    use crate::batch::Step;
+
+    pub(crate) fn serialize<S: Serializer>(
+        steps: &[Step],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(steps.iter().map(|step| StepRecord::of(&step.0)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Cow<'static, [Step]>, D::Error> {
+        let steps = Vec::<StepSpec>::deserialize(deserializer)?;
+        Ok(steps.into_iter().map(|StepSpec(step)| step).collect())
+    }
+}
+
+pub(crate) fn text(text: &Option<String>) -> Option<Cow<'_, str>> {
     text.as_deref().map(Cow::Borrowed)
 }
 

@@ -147,7 +147,7 @@ impl Batches {
         let work = self.runner.large_work.of(caller.accounted_user(), permit);
         let (bytes, has_key) = (plan.bytes(), idempotency_key.is_some());
         let sum = move || {
-            let text = has_key.then(|| serde_json::to_vec(&plan).unwrap_or_default());
+            let text = has_key.then(|| plan.to_json());
             (text.map(|text| hex(&Sha256::digest(text))).unwrap_or_default(), plan)
         };
         let (sum, plan) = if has_key { work.run(bytes, sum).await } else { sum() };
@@ -365,7 +365,7 @@ impl Batches {
             let (mut plan, _) = settled;
             let mut kept = plan.clone();
             let inputs = Inputs::take(&mut kept);
-            let text = serde_json::to_string(&kept).unwrap_or_default();
+            let text = kept.to_json();
             let (name, labels, timeout) = (plan.name.take(), plan.labels.clone(), plan.timeout);
             let about = BatchDetails { name, labels, timeout, rerun_of };
             let job = Box::new(Schedule::new(plan, parallelism)?);
@@ -529,8 +529,7 @@ impl Batches {
     ) -> Result<Box<dyn BatchJob>, String> {
         let policy = &self.registry().map_err(|error| error.to_string())?.policy;
         if recipe.kind == PLAN {
-            let mut plan: PlanData =
-                serde_json::from_str(&recipe.text).map_err(|error| error.to_string())?;
+            let mut plan = PlanData::from_json(&recipe.text).map_err(|error| error.to_string())?;
             if inputs.is_some_and(|inputs| !inputs.put(&mut plan)) {
                 return Err("its inputs are of another batch".to_owned());
             }

@@ -1,16 +1,18 @@
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use splengine_core::auth::Access;
-use splengine_core::batch::BatchPolicy;
-use splengine_core::execute::Background;
+use splengine_core::batch::{BatchPolicy, FailFast, RetryOn, RunIf, StepCheck};
+use splengine_core::execute::{Background, Limits, Stream};
 use splengine_core::session::Attach;
-use splengine_core::store::MemoryStore;
+use splengine_core::store::{MemoryStore, Store as _};
 use splengine_core::{
-    BatchRequest, Caller, CommandSpec, Engine, LocalExecutor, Request, SessionRequest, Step,
+    BatchRequest, Caller, CommandSpec, Engine, LocalExecutor, Reason, Request, SessionRequest, Step,
 };
 use tempfile::TempDir;
 
 use crate::sessions::read_until;
+use crate::store::TestStore;
 use crate::support::{caller, text};
 
 struct Bench {
@@ -114,19 +116,51 @@ async fn a_run_a_step_and_a_session_are_refused_for_the_same() {
 }
 
 /// As every version has written it, in this order, of which sums of idempotency keys are made.
-const STORED: &str = r#"{"id":"a","command":"make 'x y'","useShell":true,"args":["all"],"workdir":"src","env":[["A","1"]],"stdin":"aGk=","timeout":1,"idleTimeout":2,"mask":["A"],"outputLimit":3,"limits":{"memory":4},"sessionId":"s","keepsBackground":true,"dependsOn":["b"],"runIf":"always","retries":5,"retryDelay":6,"rerunOnRestart":true,"retryOn":{"exitCodes":[7],"reasons":["timed_out"]},"allowFailure":true,"check":"late","stdinFrom":{"step":"b","isStderr":true,"ranIn":{"batch":"c","place":8}},"stdinOpen":true,"envNames":["B"]}"#;
+const STORED: &str = r#"{"name":"nightly","labels":{"branch":"main"},"timeout":60000,"steps":[{"id":"a","command":"'it'\\''s'","args":["b"],"workdir":"src","timeout":1000,"idleTimeout":2000,"mask":["A"],"outputLimit":3000,"limits":{"open_files":64},"keepsBackground":true,"dependsOn":[],"runIf":"always","retries":5,"retryDelay":6,"rerunOnRestart":true,"retryOn":{"exitCodes":[7],"reasons":["timed_out"]},"allowFailure":true,"check":"late","stdinOpen":true,"envNames":["A"]},{"command":"cat","workdir":"below","dependsOn":["a"],"runIf":"failure","check":"early","stdinFrom":{"step":"a","isStderr":true}}],"parallelism":2,"failFast":"soon","workdir":"below","sessionId":null}"#;
 
-#[test]
-fn the_stored_form_of_a_step_stays() {
-    let written = |step: &Step| serde_json::to_string(step).expect("text");
-    let read = |stored: &str| serde_json::from_str::<Step>(stored).expect("a step");
-    assert_eq!(written(&read(STORED)), STORED);
-    for short in ["{}", r#"{"command":""}"#] {
-        assert_eq!(written(&read(short)), r#"{"command":""}"#);
-    }
-    let spec = CommandSpec::argv(["it's", "b"]).workdir("c").env("D", "e").use_shell(true);
-    assert_eq!(
-        written(&Step::from(spec.background(Background::Keep))),
-        r#"{"command":"'it'\\''s'","useShell":true,"args":["b"],"workdir":"c","env":[["D","e"]],"keepsBackground":true}"#
-    );
+#[tokio::test]
+async fn the_stored_form_of_a_request_stays() {
+    let store = TestStore::default();
+    let root = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(root.path().join("below")).expect("made");
+    let batches = BatchPolicy::new(store.clone(), root.path().join("runtime/batches"));
+    let executor = LocalExecutor::new(root.path()).expect("set up");
+    let engine = Engine::builder(executor).batches(batches).build().expect("built");
+    let spec = CommandSpec::argv(["it's", "b"]).workdir("src").background(Background::Keep);
+    let failures = RetryOn::new().exit_codes([7]).reasons([Reason::TimedOut]);
+    let first = Step::from(spec.env("A", "1"))
+        .id("a")
+        .timeout(Duration::from_secs(1))
+        .idle_timeout(Duration::from_secs(2))
+        .mask("A")
+        .output_limit(3000)
+        .limits(Limits::default().open_files(64))
+        .independent()
+        .run_if(RunIf::Always)
+        .retries(5)
+        .retry_delay(Duration::from_millis(6))
+        .rerun_on_restart(true)
+        .retry_on(failures)
+        .allow_failure(true)
+        .check(StepCheck::Late)
+        .open_stdin();
+    let second = Step::new("cat")
+        .after(["a"])
+        .run_if(RunIf::Failure)
+        .check(StepCheck::Early)
+        .stdin_from("a", Stream::Stderr);
+    let request = BatchRequest::new()
+        .name("nightly")
+        .label("branch", "main")
+        .timeout(Duration::from_secs(60))
+        .step(first)
+        .step(second)
+        .parallelism(2)
+        .fail_fast(FailFast::Soon)
+        .workdir("below");
+    let submitted = engine.batches().submit(&caller("alice"), request, None).await;
+    let id = submitted.expect("accepted").record.info.id;
+    let row = store.get(format!("p\0{id}").as_bytes()).expect("read").expect("a row");
+    let recipe: serde_json::Value = serde_json::from_slice(&row).expect("JSON");
+    assert_eq!(recipe["text"], STORED);
 }
