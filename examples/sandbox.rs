@@ -13,6 +13,7 @@
 
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use splengine_core::auth::{Secret, StaticTokens};
@@ -70,9 +71,13 @@ impl<E: Execute> Execute for Sandboxed<E> {
         self.inner.open(self.wrapped(command)?, size).await
     }
 
-    // Whatever else it can do. What is not handed on is lost: orphans after a crash, limits.
+    // Whatever else it can do. What is not handed on is lost: orphans after a crash, files, limits.
     fn recovery(&self) -> Option<&impl Recover> {
         self.inner.recovery()
+    }
+
+    fn root(&self) -> Option<&Path> {
+        self.inner.root()
     }
 
     fn has_terminals(&self) -> bool {

@@ -23,7 +23,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
 
     // Commands start below root, and SFTP reaches no file outside it. Keep the keys elsewhere.
-    let engine = Engine::builder(LocalExecutor::new(root)?).files(FilePolicy::new(root)).build()?;
+    let engine = Engine::builder(LocalExecutor::new(root)?).files(FilePolicy::new()).build()?;
 
     // The file `alice` of this directory has the public keys that let alice in. A file that is changed,
     // added or removed counts from the next login on.

@@ -301,7 +301,7 @@ impl Settings {
     /// All that is below root but what the server itself keeps there (others' recordings, what their
     /// batches printed), and what it reads its settings and secrets from.
     fn files(&self) -> FilePolicy {
-        let mut policy = FilePolicy::new(&self.root).hide("runtime");
+        let mut policy = FilePolicy::new().hide("runtime");
         // One caller alone has half of them, which is what one client of SFTP may have open.
         if getrlimit(Resource::Nofile).current.is_none_or(|limit| limit >= 16_384) {
             policy = policy.max_open(2304);

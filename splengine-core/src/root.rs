@@ -28,6 +28,11 @@ impl Root {
         Ok(Self { dir, names: [absolute, canonical] })
     }
 
+    /// As it was given, absolute.
+    pub(crate) fn given(&self) -> &Path {
+        &self.names[0]
+    }
+
     /// As the kernel names it.
     pub(crate) fn path(&self) -> &Path {
         &self.names[1]

@@ -92,7 +92,7 @@ pub fn sftp_server(mut bytes: &[u8]) {
 
 /// Gives all that is answered.
 async fn serve_from(root: &Path, stream: &[u8]) -> Vec<u8> {
-    let files = FilePolicy::new(root);
+    let files = FilePolicy::new().root(root);
     let engine = Engine::builder(NoExecutor).files(files).build().expect("an engine");
     let caller = Caller::new("fuzzer").expect("a name").with_all_scopes();
     let mut answers = Vec::new();

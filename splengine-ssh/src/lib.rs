@@ -13,7 +13,7 @@
 //!
 //! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?)
-//!     .files(FilePolicy::new("/srv/work"))
+//!     .files(FilePolicy::new())
 //!     .build()?;
 //! let users = Users::new().authorized_keys("/etc/splengine/keys")?;
 //! let keys = HostKeys::open_or_create("/var/lib/splengine/host_ed25519_key")?;

@@ -84,6 +84,10 @@ pub(crate) async fn request(
             }
         }
     }
+    // Where it runs, a relative path would mean another file than the one that was looked at.
+    if !files.is_root_of_commands() {
+        return Err("commands work below another root than the files that are served".to_owned());
+    }
     let program = &words[0].text;
     Ok(Request::argv([program]).args(options).args(left_out).arg(".").args(paths))
 }

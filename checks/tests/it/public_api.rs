@@ -53,9 +53,9 @@ fn implements_serde(line: &str) -> bool {
     let Some((head, _)) = line.split_once(" for splengine_") else { return false };
     let words: Vec<_> = head.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
     words.contains(&"impl")
-        && words.iter().any(|word| {
-            ["serde", "Serialize", "Deserialize", "DeserializeOwned"].contains(word)
-        })
+        && words
+            .iter()
+            .any(|word| ["serde", "Serialize", "Deserialize", "DeserializeOwned"].contains(word))
 }
 
 #[test]

@@ -136,7 +136,7 @@ async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
     let batches = BatchPolicy::new(MemoryStore::new(), path("outputs"));
     let engine = Engine::builder(LocalExecutor::new(path("below")).expect("set up"))
         .sessions(SessionPolicy::new().shell(["/bin/sh"]))
-        .files(FilePolicy::new(path("below")))
+        .files(FilePolicy::new())
         .batches(batches)
         .build()
         .expect("built");

@@ -21,7 +21,7 @@ fn engine() -> (TempDir, Engine) {
     let policy = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
     let engine = engine.batches(policy);
-    let engine = engine.files(FilePolicy::new(root.path()));
+    let engine = engine.files(FilePolicy::new());
     (root, engine.build().expect("fine"))
 }
 

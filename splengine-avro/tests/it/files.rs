@@ -18,7 +18,7 @@ async fn open_with(
     let root = tempfile::tempdir().expect("a directory");
     fs::create_dir(root.path().join("runtime")).expect("made");
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
-    let policy = FilePolicy::new(root.path()).hide("runtime");
+    let policy = FilePolicy::new().root(root.path()).hide("runtime");
     let engine = Engine::builder(Actor).files(policy);
     let engine = configure(engine).build().expect("built");
     let server = TestServer::open_to(engine, |server| server).await;

@@ -21,7 +21,7 @@ use crate::store::StoreFault;
 ///     .build();
 /// assert!(matches!(built, Err(BuildError::DefaultOverMaximum("timeout"))));
 ///
-/// let files = FilePolicy::new("/nowhere");
+/// let files = FilePolicy::new().root("/nowhere");
 /// let built = Engine::builder(LocalExecutor::new(".")?).files(files).build();
 /// assert!(matches!(built, Err(BuildError::FileRoot { .. })));
 /// # Ok(())
@@ -39,10 +39,13 @@ pub enum BuildError {
     /// A default limit that the executor can't enforce here.
     #[error("the limit `{}` can't be enforced here", .0.name())]
     NotEnforced(LimitKind),
+    /// Neither the executor nor the policy of files names their [root](crate::files::FilePolicy::root).
+    #[error("files have no root: the executor has none, and `FilePolicy::root` was not set")]
+    NoFileRoot,
     /// The root of [files](crate::files::FilePolicy::new) can't be opened.
     #[error("the root of files `{}` must be a directory that can be opened", path.display())]
     FileRoot {
-        /// Path as it was given.
+        /// Path as it was given, or the executor's root.
         path: PathBuf,
         /// Error of the operating system.
         #[source]

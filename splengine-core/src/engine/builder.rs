@@ -353,7 +353,8 @@ impl EngineBuilder {
                 return Err(BuildError::DefaultOverMaximum(kind.name()));
             }
         }
-        let tree = files.as_ref().map(opening::files).transpose()?;
+        let opened_files =
+            files.as_ref().map(|files| opening::files(files, executor.root())).transpose()?;
         let session_store = opening::sessions(&sessions)?;
         let opened_batches = batches.as_ref().map(opening::batches).transpose()?;
         policy.shell.clone_from(&sessions.shell);
@@ -380,9 +381,8 @@ impl EngineBuilder {
         let batches = batches.zip(opened_batches);
         let batches = Batches::new(Arc::clone(&runner), sessions.clone(), batches)
             .map_err(BuildError::Thread)?;
-        let files = files
-            .zip(tree)
-            .map(|(policy, (tree, counted))| Arc::new(policy.serve(tree, counted, reserve)));
+        let files = files.zip(opened_files);
+        let files = files.map(|(policy, opened)| Arc::new(policy.serve(opened, reserve)));
         Ok(Engine(Arc::new(Inner {
             runner,
             sessions,

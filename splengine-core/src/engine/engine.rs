@@ -352,7 +352,7 @@ impl Engine {
     /// use splengine_core::{Engine, LocalExecutor};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let engine = Engine::builder(LocalExecutor::new(".")?).files(FilePolicy::new(".")).build()?;
+    /// let engine = Engine::builder(LocalExecutor::new(".")?).files(FilePolicy::new()).build()?;
     /// let capabilities = engine.capabilities();
     /// for name in ["execute", "sessions", "files", "limits.openFiles"] {
     ///     assert!(capabilities.iter().any(|capability| capability == name), "{name}");

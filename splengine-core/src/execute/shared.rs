@@ -1,4 +1,5 @@
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::execute::recover::Recover;
@@ -76,6 +77,10 @@ impl Execute for SharedExecutor {
         self.0.0.recovers().then_some(&self.0)
     }
 
+    fn root(&self) -> Option<&Path> {
+        self.0.0.root()
+    }
+
     fn has_terminals(&self) -> bool {
         self.0.0.has_terminals()
     }
@@ -129,6 +134,10 @@ macro_rules! execute_by_pointer {
 
             fn recovery(&self) -> Option<&impl Recover> {
                 (**self).recovery()
+            }
+
+            fn root(&self) -> Option<&Path> {
+                (**self).root()
             }
 
             fn has_terminals(&self) -> bool {

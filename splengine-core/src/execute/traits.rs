@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -102,6 +103,13 @@ pub trait Execute: Send + Sync + 'static {
         None::<&NoRecovery>
     }
 
+    /// Returns the directory of this host below which commands work, as an absolute path by which commands
+    /// name it, too. An engine serves [files](crate::files::FilePolicy::new) below it unless it was given
+    /// another. Default: `None`, as of an executor whose commands run on another host.
+    fn root(&self) -> Option<&Path> {
+        None
+    }
+
     /// Returns whether [`open`](Self::open) can work. Default: no.
     fn has_terminals(&self) -> bool {
         false
@@ -136,6 +144,7 @@ pub(crate) trait DynExecute: Send + Sync {
     fn recovers(&self) -> bool;
     fn mark(&self) -> Option<String>;
     fn sweep_boxed(&self, marks: Vec<String>) -> BoxFuture<'_, ()>;
+    fn root(&self) -> Option<&Path>;
     fn has_terminals(&self) -> bool;
     fn enforces(&self, limit: LimitKind) -> bool;
 }
@@ -183,6 +192,10 @@ impl<E: Execute> DynExecute for E {
             Some(recovery) => Box::pin(recovery.sweep(marks)),
             None => Box::pin(std::future::ready(())),
         }
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Execute::root(self)
     }
 
     fn has_terminals(&self) -> bool {

@@ -228,9 +228,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::files::FilePolicy;
     use crate::files::resolve::Tree;
     use crate::files::temporary::is_temporary;
+    use crate::files::{FilePolicy, OpenedFiles};
     use crate::quota::DiskReserve;
     use crate::root::Root;
 
@@ -239,8 +239,8 @@ mod tests {
     fn a_file_that_has_a_name_before_its_own_leaves_nothing_of_it() {
         let root = tempfile::tempdir().expect("a directory");
         let tree = Tree::new(Root::open(root.path()).expect("opened")).expect("a root");
-        let policy = FilePolicy::new(root.path());
-        let shared = Arc::new(policy.serve(tree, None, DiskReserve::default()));
+        let opened = OpenedFiles { tree, counted: None, is_root_of_commands: true };
+        let shared = Arc::new(FilePolicy::new().serve(opened, DiskReserve::default()));
         let user = "alice".parse().expect("a name");
         let begin = || {
             let permit = shared.writers.permit(&user).expect("one");

@@ -36,7 +36,7 @@ use crate::os::permissions;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let root = std::env::temp_dir().join(format!("splengine-doc-files-{}", std::process::id()));
 /// # std::fs::create_dir_all(&root)?;
-/// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new(&root)).build()?;
+/// let engine = Engine::builder(LocalExecutor::new(&root)?).files(FilePolicy::new()).build()?;
 /// let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
 /// let file = files.open(&alice, Path::new("/greeting"), OpenOptions::new().read()).await?;
@@ -76,6 +76,14 @@ impl Files {
     #[must_use]
     pub fn hidden(&self) -> Vec<PathBuf> {
         self.shared.as_ref().map(|shared| shared.tree.hidden().to_vec()).unwrap_or_default()
+    }
+
+    /// Returns whether commands work below the root of these files, so that a relative path means the same
+    /// to both: for servers that hand paths to a program. `false` where no files are served, and where the
+    /// executor does not tell its [root](crate::Execute::root).
+    #[must_use]
+    pub fn is_root_of_commands(&self) -> bool {
+        self.shared.as_ref().is_some_and(|shared| shared.is_root_of_commands)
     }
 
     /// Converts a host path, as commands see it, to one that the other methods take: an absolute path
@@ -131,7 +139,7 @@ impl Files {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
-    /// # let policy = FilePolicy::new(root);
+    /// # let policy = FilePolicy::new();
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// files.replace(&alice, Path::new("/greeting"), &b"hello"[..]).await?;
@@ -328,7 +336,7 @@ impl Files {
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
-    /// # let policy = FilePolicy::new(root);
+    /// # let policy = FilePolicy::new();
     /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
     /// let (draft, report) = (Path::new("/draft"), Path::new("/report"));

@@ -27,7 +27,7 @@ use crate::quota::LargeWork;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let root = tempfile::tempdir()?;
 /// # let root = root.path();
-/// # let policy = FilePolicy::new(root);
+/// # let policy = FilePolicy::new();
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
 /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// for name in ["/c", "/a", "/b"] {
@@ -363,8 +363,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::files::FilePolicy;
     use crate::files::resolve::Tree;
+    use crate::files::{FilePolicy, OpenedFiles};
     use crate::quota::DiskReserve;
     use crate::root::Root;
 
@@ -373,8 +373,8 @@ mod tests {
         let root = tempfile::tempdir().expect("a directory");
         std::fs::write(root.path().join("a"), "").expect("written");
         let tree = Tree::new(Root::open(root.path()).expect("opened")).expect("a root");
-        let policy = FilePolicy::new(root.path());
-        let shared = Arc::new(policy.serve(tree, None, DiskReserve::default()));
+        let opened = OpenedFiles { tree, counted: None, is_root_of_commands: true };
+        let shared = Arc::new(FilePolicy::new().serve(opened, DiskReserve::default()));
         let alice = "alice".parse().expect("a name");
         let permit = shared.listings.permit(&alice).expect("a place");
         let listing = FileListing::open(&shared, Path::new("/"), permit).expect("opened");

@@ -1,6 +1,6 @@
 //! Files below one root directory, as callers may use them.
 //!
-//! [`FilePolicy`] says which directory an engine serves, what of it is hidden, and how much at once.
+//! [`FilePolicy`] says below which directory an engine serves files, what of it is hidden, and how much at once.
 //! [`Files`] has the operations; [`OpenFile`], [`FileListing`] and [`FileWatch`] are what it opens.
 //! No path, link or rename leads out of root or to what is hidden.
 
@@ -47,7 +47,7 @@ pub use open::{OpenFile, OpenOptions};
 #[cfg(target_os = "linux")]
 pub(crate) use owners::{check_attributes, owner_of, set_owner, visit_owned};
 pub use policy::FilePolicy;
-pub(crate) use policy::ServedFiles;
+pub(crate) use policy::{OpenedFiles, ServedFiles};
 pub(crate) use resolve::Tree;
 #[cfg(target_os = "linux")]
 pub use watch::FileWatch;

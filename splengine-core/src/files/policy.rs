@@ -16,15 +16,23 @@ use crate::user_name::UserName;
 ///
 /// ```
 /// use splengine_core::files::FilePolicy;
+/// use splengine_core::{Engine, LocalExecutor};
 ///
-/// // `EngineBuilder::build` opens the directory.
-/// let policy = FilePolicy::new("/srv/work").hide("runtime").max_open(128);
-/// # drop(policy);
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let root = tempfile::tempdir()?;
+/// # let root = root.path();
+/// // The files below the executor's root.
+/// let policy = FilePolicy::new().hide("runtime").max_open(128);
+/// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+/// # drop(engine);
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct FilePolicy {
-    pub(crate) root: PathBuf,
+    /// Where it is not the executor's.
+    pub(crate) root: Option<PathBuf>,
     /// Below root.
     pub(crate) hidden: Vec<PathBuf>,
     /// On the host.
@@ -37,10 +45,22 @@ pub struct FilePolicy {
     max_watches: usize,
 }
 
+/// What a policy names, opened.
+#[derive(Debug)]
+pub(crate) struct OpenedFiles {
+    pub(crate) tree: Tree,
+    /// Its root, where what callers' files hold is bounded.
+    pub(crate) counted: Option<OwnedFd>,
+    /// Whether commands work below the same root.
+    pub(crate) is_root_of_commands: bool,
+}
+
 /// What all handles on an engine's files share.
 #[derive(Debug)]
 pub(crate) struct ServedFiles {
     pub(crate) tree: Tree,
+    /// Whether commands work below the same root.
+    pub(crate) is_root_of_commands: bool,
     pub(crate) reserve: DiskReserve,
     /// Apart from each other, so that downloads which nobody reads keep nobody from a short look.
     pub(crate) readers: OpenCount,
@@ -112,13 +132,20 @@ impl ServedFiles {
     }
 }
 
+impl Default for FilePolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl FilePolicy {
-    /// Makes a policy with the defaults, for all files below `root`, a directory, on Linux 5.6 or
-    /// newer. It is opened when the engine is [built](crate::engine::EngineBuilder::build); a relative
-    /// path starts from the current directory at that time.
-    pub fn new(root: impl AsRef<Path>) -> Self {
+    /// Makes a policy with the defaults, for all files below the root of the engine's executor
+    /// ([`Execute::root`](crate::Execute::root)), on Linux 5.6 or newer. An engine is not built
+    /// ([`BuildError::NoFileRoot`](crate::engine::BuildError::NoFileRoot)) where the executor has none and no
+    /// other [`root`](Self::root) is set.
+    pub fn new() -> Self {
         Self {
-            root: root.as_ref().to_owned(),
+            root: None,
             hidden: Vec::new(),
             protected: Vec::new(),
             max_caller_bytes: None,
@@ -127,6 +154,40 @@ impl FilePolicy {
             max_open_per_caller: usize::MAX,
             max_watches: 64,
         }
+    }
+
+    /// Sets the directory whose files are served, where that is not the executor's root: another one of
+    /// this host, or that of an executor which has none. It is opened when the engine is
+    /// [built](crate::engine::EngineBuilder::build); a relative path starts from the current directory at
+    /// that time. Default: the executor's root.
+    ///
+    /// Where commands work below another directory, a path that a client sees in one place means another
+    /// file in the other, or none: [`Files::is_root_of_commands`](crate::Files::is_root_of_commands) tells
+    /// servers. Of the servers here, SSH then refuses rsync, a command whose paths are those of files.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// use splengine_core::files::FilePolicy;
+    /// use splengine_core::{Caller, Engine, LocalExecutor};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let root = tempfile::tempdir()?;
+    /// # let root = root.path();
+    /// // Clients reach only what commands have put into one directory.
+    /// std::fs::create_dir(root.join("out"))?;
+    /// std::fs::write(root.join("out/report"), "fine")?;
+    /// let policy = FilePolicy::new().root(root.join("out"));
+    /// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
+    /// let alice = Caller::new("alice")?.with_all_scopes();
+    /// assert_eq!(engine.files().stat(&alice, Path::new("/report")).await?.size, 4);
+    /// assert!(!engine.files().is_root_of_commands());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn root(mut self, path: impl AsRef<Path>) -> Self {
+        self.root = Some(path.as_ref().to_owned());
+        self
     }
 
     /// Hides a part of the tree: for callers it does not exist, by whatever name or link, and
@@ -145,7 +206,7 @@ impl FilePolicy {
     /// # let root = tempfile::tempdir()?;
     /// # let root = root.path();
     /// std::fs::write(root.join("secret"), "hidden")?;
-    /// let policy = FilePolicy::new(root).hide("secret");
+    /// let policy = FilePolicy::new().hide("secret");
     /// let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
     /// let alice = Caller::new("alice")?.with_all_scopes();
     /// let found = engine.files().stat(&alice, Path::new("/secret")).await;
@@ -240,20 +301,16 @@ impl FilePolicy {
         self
     }
 
-    /// Serves the files of `tree`, which was opened by this policy; `counted` is its root, where what
-    /// callers' files hold is bounded. Counts that, which blocks, and may for long.
-    pub(crate) fn serve(
-        self,
-        tree: Tree,
-        counted: Option<OwnedFd>,
-        reserve: DiskReserve,
-    ) -> ServedFiles {
-        let policy = self;
+    /// Serves the files that were opened by this policy. Counts what callers' files hold where that is
+    /// bounded, which blocks, and may for long.
+    pub(crate) fn serve(self, opened: OpenedFiles, reserve: DiskReserve) -> ServedFiles {
+        let (policy, OpenedFiles { tree, counted, is_root_of_commands }) = (self, opened);
         let count = |what| OpenCount::new(what, policy.max_open, policy.max_open_per_caller);
         let counted = counted.zip(policy.max_caller_bytes);
         let usage = counted.map(|(root, bytes)| Usage::count(root, bytes));
         ServedFiles {
             tree,
+            is_root_of_commands,
             reserve,
             readers: count("files open to be read"),
             writers: count("files open to be written"),

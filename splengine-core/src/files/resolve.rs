@@ -78,6 +78,11 @@ impl Tree {
         self.root.directory()
     }
 
+    /// Whether a path of the host leads to root.
+    pub(crate) fn is_root(&self, path: &Path) -> bool {
+        stat(path).is_ok_and(|stat| identity(&stat) == self.root_id)
+    }
+
     /// Hides what `path` names, and what it leads to; it need not be there yet.
     pub(crate) fn hide(&mut self, path: &Path) -> Result<(), FileError> {
         let steps = self.steps(path)?;
@@ -94,7 +99,7 @@ impl Tree {
     /// Hides what a path of the host leads to, wherever that is.
     pub(crate) fn protect(&mut self, path: &Path) -> Result<(), FileError> {
         let absolute = std::path::absolute(path).map_err(FileError::Internal)?;
-        if stat(&absolute).is_ok_and(|stat| identity(&stat) == self.root_id) {
+        if self.is_root(&absolute) {
             return Err(FileError::bad_path(path, "is root itself; it must be outside root"));
         }
         self.protected.add(&absolute).map_err(FileError::Internal)?;

@@ -42,7 +42,7 @@ use crate::process::watch;
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let root = tempfile::tempdir()?;
 /// # let root = root.path();
-/// # let policy = FilePolicy::new(root);
+/// # let policy = FilePolicy::new();
 /// # let engine = Engine::builder(LocalExecutor::new(root)?).files(policy).build()?;
 /// # let (files, alice) = (engine.files(), Caller::new("alice")?.with_all_scopes());
 /// let mut watch = files.watch(&alice, Path::new("/")).await?;

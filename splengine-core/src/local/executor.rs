@@ -2,6 +2,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -148,6 +149,10 @@ impl Execute for LocalExecutor {
 
     fn recovery(&self) -> Option<&impl Recover> {
         Some(self)
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(self.host.root.given())
     }
 
     fn has_terminals(&self) -> bool {

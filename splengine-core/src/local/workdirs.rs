@@ -74,6 +74,12 @@ impl Workdirs {
         WorkdirsBuilder { root: root.as_ref().to_owned(), protected: Vec::new() }
     }
 
+    /// Returns the root, as an absolute path: for [`Execute::root`](crate::Execute::root).
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        self.root.given()
+    }
+
     /// Opens the directory of `command`, root itself if it names none. The descriptor closes on exec.
     /// Blocks for the file system.
     ///

@@ -22,7 +22,7 @@ fn bench_of(
     let root = base.path().join("root");
     fs::create_dir_all(root.join("data")).expect("made");
     fs::write(root.join("data/a"), "content").expect("made");
-    let policy = policy(FilePolicy::new(&root));
+    let policy = policy(FilePolicy::new());
     let builder = Engine::builder(LocalExecutor::new(&root).expect("set up")).files(policy);
     let engine = engine(builder).build().expect("built");
     Bench { files: engine.files(), alice: caller("alice"), base }
@@ -77,7 +77,7 @@ async fn what_a_store_gave_back_to_a_full_disk_is_not_for_files() {
     fs::create_dir(&root).expect("made");
     let batches = BatchPolicy::new(store.clone(), base.path().join("outputs"));
     let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))
-        .files(FilePolicy::new(&root))
+        .files(FilePolicy::new())
         .batches(batches)
         .disk_floor(0)
         .build()

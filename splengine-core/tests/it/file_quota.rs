@@ -19,7 +19,7 @@ const BLOCK: u64 = 4096;
 const QUOTA: u64 = 8 * BLOCK;
 
 fn serve(root: &TempDir) -> Files {
-    let policy = FilePolicy::new(root.path()).max_caller_bytes(QUOTA);
+    let policy = FilePolicy::new().max_caller_bytes(QUOTA);
     let executor = LocalExecutor::new(root.path()).expect("set up");
     Engine::builder(executor).files(policy).build().expect("built").files()
 }
@@ -204,7 +204,7 @@ async fn what_a_program_removes_is_room_again_soon() {
 
 #[test]
 fn a_root_without_attributes_is_refused() {
-    let policy = FilePolicy::new("/proc").max_caller_bytes(1);
+    let policy = FilePolicy::new().max_caller_bytes(1);
     let executor = LocalExecutor::new("/proc").expect("set up");
     let error = Engine::builder(executor).files(policy).build().expect_err("proc has none");
     assert!(matches!(error, BuildError::CallerBytes { .. }), "{error}");

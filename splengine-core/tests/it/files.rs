@@ -38,7 +38,7 @@ pub(crate) fn bench_with(configure: impl FnOnce(FilePolicy) -> FilePolicy) -> Be
     fs::write(root.join("data/a"), "content").expect("made");
     fs::write(root.join("runtime/sessions/secret"), "secret").expect("made");
     fs::write(base.path().join("outside/secret"), "secret").expect("made");
-    let policy = FilePolicy::new(&root).hide("runtime");
+    let policy = FilePolicy::new().hide("runtime");
     let engine = Engine::builder(LocalExecutor::new(&root).expect("set up"))
         .files(configure(policy))
         .build()
@@ -326,7 +326,7 @@ async fn nothing_hidden_is_moved_with_what_it_is_in() {
     assert_kind(files.remove_directory(&alice, path("a/b")).await, ErrorKind::Forbidden);
     for wrong in ["..", "", "/", "a/../b"] {
         let executor = LocalExecutor::new(base.path()).expect("set up");
-        let policy = FilePolicy::new(base.path()).hide(wrong);
+        let policy = FilePolicy::new().hide(wrong);
         let error = Engine::builder(executor).files(policy).build().expect_err(wrong);
         assert!(
             matches!(&error, BuildError::HiddenPath { path, .. } if path == Path::new(wrong)),
@@ -363,7 +363,7 @@ async fn what_is_made_later_is_hidden_as_well() {
 
 /// The files below `root`, but for what is `hidden`.
 fn all_but(root: &Path, hidden: &str) -> Files {
-    let policy = FilePolicy::new(root).hide(hidden);
+    let policy = FilePolicy::new().hide(hidden);
     let engine = Engine::builder(LocalExecutor::new(root).expect("set up"))
         .files(policy)
         .build()

@@ -20,7 +20,7 @@ fn bench_with_files() -> Bench {
 
 impl Bench {
     fn with_files(self) -> Self {
-        let policy = FilePolicy::new(self.root.path());
+        let policy = FilePolicy::new();
         let executor = splengine_core::LocalExecutor::new(self.root.path()).expect("set up");
         let engine = splengine_core::Engine::builder(executor).files(policy).build();
         Self { engine: engine.expect("built"), root: self.root }

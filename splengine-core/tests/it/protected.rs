@@ -34,8 +34,7 @@ fn bench(protect: &[&str]) -> Bench {
     symlink("../conf/tokens", at("data/link")).expect("linked");
     symlink("../keys", at("data/keys-link")).expect("linked");
     symlink("conf", at("way")).expect("linked");
-    let (mut policy, mut executor) =
-        (FilePolicy::new(root.path()), LocalExecutor::builder(root.path()));
+    let (mut policy, mut executor) = (FilePolicy::new(), LocalExecutor::builder(root.path()));
     for path in protect {
         policy = policy.protect(at(path));
         executor = executor.protect(at(path));
@@ -176,7 +175,7 @@ async fn what_is_protected_may_lie_anywhere_but_not_be_root() {
     symlink(root.path(), &link).expect("linked");
     let build = |path: &Path| {
         let executor = LocalExecutor::new(root.path()).expect("set up");
-        Engine::builder(executor).files(FilePolicy::new(root.path()).protect(path)).build()
+        Engine::builder(executor).files(FilePolicy::new().protect(path)).build()
     };
     build(outside.path()).expect("it lies elsewhere");
     for is_root in [root.path(), &link] {

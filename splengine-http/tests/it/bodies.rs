@@ -51,7 +51,7 @@ const WITHOUT: [(&str, &str); 7] = [
 
 async fn server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
-    let files = FilePolicy::new(&root).max_file_size(1 << 20);
+    let files = FilePolicy::new().root(&root).max_file_size(1 << 20);
     let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches"));
     server_with(|engine| engine.files(files).batches(batches), |http| http).await
 }
@@ -92,7 +92,7 @@ fn service(
     ) -> HttpServerBuilder<SharedAuthenticator>,
 ) -> (HttpService, TempDir) {
     let root = tempfile::tempdir().expect("a directory");
-    let files = FilePolicy::new(root.path());
+    let files = FilePolicy::new();
     let executor = LocalExecutor::new(root.path()).expect("set up");
     let engine = Engine::builder(executor).files(files).build().expect("built");
     let http = configure(HttpServer::builder(engine).authenticate(tokens()));

@@ -28,7 +28,7 @@ async fn encoded(coding: &str, data: &[u8]) -> Vec<u8> {
 
 async fn server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
-    let files = FilePolicy::new(&root).max_file_size(1 << 20);
+    let files = FilePolicy::new().root(&root).max_file_size(1 << 20);
     server_with(|engine| engine.files(files), |http| http.max_body(100_000)).await
 }
 

@@ -22,7 +22,7 @@ async fn bench() -> Bench {
     fs::create_dir_all(root.path().join("runtime/batches")).expect("made");
     fs::write(root.path().join("data/a"), "0123456789").expect("written");
     fs::write(root.path().join("runtime/secret"), "secret").expect("written");
-    let policy = FilePolicy::new(root.path()).hide("runtime").max_file_size(1 << 20);
+    let policy = FilePolicy::new().root(root.path()).hide("runtime").max_file_size(1 << 20);
     let server = server_with(|engine| engine.files(policy), |http| http).await;
     Bench { server, root }
 }
@@ -400,7 +400,7 @@ async fn a_file_is_written_whole_or_not_at_all() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let root = tempfile::tempdir().expect("a directory");
-    let policy = FilePolicy::new(root.path());
+    let policy = FilePolicy::new().root(root.path());
     let patience = std::time::Duration::from_millis(50);
     let configure = |http: HttpServerBuilder<_>| http.body_timeout(patience);
     let server = server_with(|engine| engine.files(policy), configure).await;
@@ -538,7 +538,7 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
     let root = tempfile::tempdir().expect("a directory");
     fs::write(root.path().join("a"), "old").expect("written");
     // With one place, whoever has it has let the other go.
-    let policy = FilePolicy::new(root.path()).max_open(1);
+    let policy = FilePolicy::new().root(root.path()).max_open(1);
     let server = server_with(|engine| engine.files(policy), |http| http).await;
     for (announced, sent) in [(None, 1000), (Some(200_000), 100_000), (None, 0)] {
         let stream = tokio::net::TcpStream::connect(server.addr).await.expect("connects");
@@ -577,7 +577,7 @@ async fn a_stream_that_is_reset_is_no_end_of_a_file() {
 async fn a_disk_that_is_nearly_full_takes_no_more() {
     let root = tempfile::tempdir().expect("a directory");
     fs::write(root.path().join("a"), "content").expect("written");
-    let policy = FilePolicy::new(root.path());
+    let policy = FilePolicy::new().root(root.path());
     let server = server_with(|engine| engine.files(policy).disk_floor(u64::MAX), |http| http).await;
     let bench = Bench { server, root };
     let refused = bench.put("/new", "", b"new").await.problem(507);

@@ -92,7 +92,7 @@ async fn while_a_large_directory_is_listed_others_are_served() {
         std::fs::File::create(root.path().join(format!("file-{number}"))).expect("made");
     }
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"));
-    let engine = engine.files(FilePolicy::new(root.path())).build().expect("fine");
+    let engine = engine.files(FilePolicy::new()).build().expect("fine");
     let service = HttpServer::builder(engine).authenticate(tokens()).into_service();
     let listed = async || {
         let request = Request::get("/api/v1/files/?limit=10000")
@@ -117,7 +117,7 @@ async fn a_list_waits_for_the_turn_of_its_caller() {
     let batches = BatchPolicy::new(MemoryStore::new(), root.path().join("batches"));
     let sessions = SessionPolicy::new().shell(["/bin/sh"]).store(root.path().join("sessions"));
     let engine = Engine::builder(LocalExecutor::new(root.path()).expect("set up"))
-        .files(FilePolicy::new(root.path()))
+        .files(FilePolicy::new())
         .batches(batches)
         .sessions(sessions);
     let engine = engine.build().expect("fine");

@@ -27,7 +27,7 @@ fn service(base_path: Option<&str>) -> (TempDir, HttpService) {
     let engine = Engine::builder(executor)
         .batches(batches)
         .sessions(sessions)
-        .files(FilePolicy::new(root.path()))
+        .files(FilePolicy::new())
         .build()
         .expect("built");
     let builder = HttpServer::builder(engine).authenticate(HostAuthenticator::new());

@@ -57,7 +57,7 @@ async fn what_is_watched_by_a_revoked_caller_is_watched_no_longer() {
     let accounts = Accounts::new(alice_and_carol());
     let given = accounts.clone();
     let root = tempfile::tempdir().expect("a directory");
-    let policy = splengine_core::files::FilePolicy::new(root.path());
+    let policy = splengine_core::files::FilePolicy::new().root(root.path());
     let server = server_with(|engine| engine.files(policy), |http| http.authenticate(given)).await;
     let mut watching = server.connect().await;
     let request =

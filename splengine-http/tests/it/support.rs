@@ -119,7 +119,7 @@ pub(crate) async fn batch_server_as(
 /// called `a`.
 pub(crate) async fn complete_server() -> TestServer {
     let root = tempfile::tempdir().expect("a directory").keep();
-    let files = FilePolicy::new(&root);
+    let files = FilePolicy::new().root(&root);
     std::fs::write(root.join("a"), "a").expect("written");
     let batches = BatchPolicy::new(MemoryStore::new(), root.join("batches"));
     let sessions = SessionPolicy::new().store(root.join("sessions"));

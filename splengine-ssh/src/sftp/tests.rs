@@ -88,7 +88,7 @@ fn strings(mut bytes: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn files(root: &TempDir) -> Files {
-    let policy = FilePolicy::new(root.path()).hide("runtime");
+    let policy = FilePolicy::new().root(root.path()).hide("runtime");
     let policy = policy.max_open(5000).max_file_size(64 << 20);
     let engine = Engine::builder(Nothing).files(policy).build();
     engine.expect("built").files()

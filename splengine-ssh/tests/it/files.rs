@@ -462,6 +462,25 @@ async fn copied_names_need_not_be_utf8() {
 }
 
 #[tokio::test]
+async fn rsync_takes_commands_and_files_of_one_root() {
+    let server = TestServer::with(Setup {
+        files: |files, dir| {
+            fs::create_dir(dir.join("root/out")).expect("made");
+            files.root(dir.join("root/out"))
+        },
+        ..Setup::default()
+    });
+    let server = server.await;
+    let client = server.login().await;
+    for words in ["--sender -e.L . a", "-e.L . .", "-e.L . out/a"] {
+        let ran = client.run(format!("rsync --server {words}")).await;
+        let (stdout, stderr, exit) = ran.told();
+        assert!(stderr.contains("another root"), "{words}: {stdout} {stderr}");
+        assert_ne!(exit, "0");
+    }
+}
+
+#[tokio::test]
 async fn paths_of_rsync_are_below_root() {
     let server = TestServer::open().await;
     let root = server.root().canonicalize().expect("there");

@@ -83,7 +83,7 @@ impl TestServer {
         let mut engine =
             Engine::builder(executor).grace(Duration::from_millis(500)).sessions(policy);
         if setup.has_files {
-            let policy = FilePolicy::new(&root);
+            let policy = FilePolicy::new();
             engine = engine.files((setup.files)(policy, dir.path()));
         }
         let engine = (setup.engine)(engine).build().expect("built");

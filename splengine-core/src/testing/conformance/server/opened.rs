@@ -76,7 +76,7 @@ where
         Ok(Engine::builder(executor)
             .grace(Duration::from_secs(1))
             .sessions(SessionPolicy::new().shell(["/bin/sh"]))
-            .files(FilePolicy::new(own.join("root")))
+            .files(FilePolicy::new().root(own.join("root")))
             .batches(batches))
     }
 
