@@ -19,10 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use splengine_core::auth::StaticTokens;
 use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Signal, Stdin, Stream};
-use splengine_core::{Caller, Engine, Execute, ExecuteError, Field};
+use splengine_core::{Bytes, Caller, Engine, Execute, ExecuteError, Field};
 use splengine_http::HttpServer;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, duplex};
 use tokio::net::{UnixListener, UnixStream};

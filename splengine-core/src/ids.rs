@@ -195,6 +195,45 @@ impl fmt::Debug for BatchId {
     }
 }
 
+/// Id of what a session can be [restored](crate::SessionRequest::restore) from: a saved session, or one that was
+/// lost with its engine.
+///
+/// ```
+/// use splengine_core::SessionRequest;
+/// use splengine_core::ids::{RestorableId, SessionId};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let lost = SessionId::new(&"alice".parse()?);
+/// let request = SessionRequest::new().restore(&lost);
+/// # drop(request);
+/// // Of a text, such as a client sends, too.
+/// let request = SessionRequest::new().restore(lost.as_str());
+/// # drop(request);
+/// assert_eq!(RestorableId::from(lost.clone()), RestorableId::Lost(lost));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RestorableId {
+    /// Id of a saved session.
+    Saved(SavedId),
+    /// Id of a session that was lost.
+    Lost(SessionId),
+}
+
+impl From<SavedId> for RestorableId {
+    fn from(id: SavedId) -> Self {
+        Self::Saved(id)
+    }
+}
+
+impl From<SessionId> for RestorableId {
+    fn from(id: SessionId) -> Self {
+        Self::Lost(id)
+    }
+}
+
 /// Id of a kind, or a text that may be one: the parameter by which methods are given the object that
 /// they act on.
 ///
@@ -248,6 +287,37 @@ macro_rules! into_id {
 }
 
 into_id!(SessionId, SavedId, ExecutionId, ShareId, BatchId);
+
+macro_rules! into_restorable_id {
+    ($($id:ty),*) => {$(
+        impl IntoId<RestorableId> for $id {
+            fn into_id(self) -> Result<RestorableId, String> {
+                Ok(self.into())
+            }
+        }
+        impl IntoId<RestorableId> for &$id {
+            fn into_id(self) -> Result<RestorableId, String> {
+                Ok(self.clone().into())
+            }
+        }
+    )*};
+}
+
+into_restorable_id!(RestorableId, SavedId, SessionId);
+
+impl IntoId<RestorableId> for &str {
+    fn into_id(self) -> Result<RestorableId, String> {
+        let session: Result<SessionId, _> = self.into_id();
+        let saved = |_| IntoId::<SavedId>::into_id(self).map(RestorableId::Saved);
+        session.map(RestorableId::Lost).or_else(saved)
+    }
+}
+
+impl IntoId<RestorableId> for &String {
+    fn into_id(self) -> Result<RestorableId, String> {
+        self.as_str().into_id()
+    }
+}
 
 /// Whether it may come from [`random_text`].
 pub(crate) fn is_random_text(text: &str) -> bool {

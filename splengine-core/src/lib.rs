@@ -177,6 +177,10 @@ pub mod text;
 mod time;
 mod user_name;
 
+/// Bytes in shared memory, of the crate [`bytes`](https://docs.rs/bytes): those of output, files and input here.
+#[doc(no_inline)]
+pub use bytes::Bytes;
+
 #[doc(inline)]
 pub use auth::{Caller, Scope, UserName};
 #[doc(inline)]

@@ -215,7 +215,7 @@ impl BatchRequestDto {
             request = request.workdir(workdir);
         }
         if let Some(session_id) = self.session_id {
-            request = request.session_id(session_id);
+            request = request.session_id(&session_id);
         }
         Ok(match self.fail_fast {
             Some(FailFastDto::Soon) => request.fail_fast(FailFast::Soon),

@@ -79,7 +79,7 @@ impl SessionRequestDto {
             request = request.name(name);
         }
         if let Some(from) = self.from {
-            request = request.restore(from);
+            request = request.restore(&from);
         }
         Ok(request)
     }

@@ -55,7 +55,7 @@ fn request(asked: records::BatchRequest) -> Result<BatchRequest, Failure> {
         request = request.workdir(workdir);
     }
     if let Some(id) = asked.session_id {
-        request = request.session_id(id);
+        request = request.session_id(&id);
     }
     for (name, value) in asked.labels {
         request = request.label(name, value);

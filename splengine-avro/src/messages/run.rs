@@ -23,7 +23,7 @@ pub(crate) fn command(command: Command) -> Result<Request, Failure> {
         request = request.workdir(workdir);
     }
     if let Some(id) = session_id {
-        request = request.session_id(id);
+        request = request.session_id(&id);
     }
     Ok(request)
 }
@@ -50,7 +50,7 @@ pub(crate) fn request(asked: RunRequest) -> Result<Request, Failure> {
         request = request.workdir(workdir);
     }
     if let Some(id) = asked.session_id {
-        request = request.session_id(id);
+        request = request.session_id(&id);
     }
     for (name, value) in asked.env {
         request = request.env(name, value);

@@ -50,7 +50,7 @@ pub(crate) async fn load(
     cols: Option<i32>,
     rows: Option<i32>,
 ) -> Result<SessionInfo, Failure> {
-    let mut request = splengine_core::SessionRequest::new().restore(saved);
+    let mut request = splengine_core::SessionRequest::new().restore(&saved);
     if let Some(size) = optional_size(cols, rows)? {
         request = request.size(size);
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::execute::{
     Background, CommandParts, CommandSpec, Reason, Request, Stdin, Stream, command_builders,
 };
+use crate::ids::{IntoId, SessionId};
 use crate::os::{LimitKind, Limits};
 use crate::quota::LargeWorkPermit;
 use crate::time::duration_millis;
@@ -311,10 +312,12 @@ impl BatchRequest {
         self
     }
 
-    /// Takes the directory and environment that this session has now.
+    /// Takes the directory and environment that this session has now. With a text that is no id the batch is
+    /// refused as for a session that is not there.
     #[must_use]
-    pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
-        self.plan.session_id = Some(session_id.into());
+    pub fn session_id(mut self, session_id: impl IntoId<SessionId>) -> Self {
+        let text = session_id.into_id().map_or_else(|text| text, |id| id.as_str().to_owned());
+        self.plan.session_id = Some(text);
         self
     }
 

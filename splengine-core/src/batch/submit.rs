@@ -21,7 +21,7 @@ use crate::batch::{
 };
 use crate::blocking::blocking;
 use crate::error::Field;
-use crate::ids::BatchId;
+use crate::ids::{BatchId, IntoId as _};
 use crate::quota::{CallerLargeWork, InputReservation};
 use crate::run::SessionPlace;
 use crate::store::{Change, StoreFault};
@@ -421,7 +421,10 @@ impl Batches {
             return malformed(Field::Steps, problem);
         }
         let place = match plan.session_id.take() {
-            Some(id) => Some(self.sessions.place_of(caller, &id).map_err(Box::new)?),
+            Some(id) => {
+                let place = self.sessions.place_of(caller, id.as_str().into_id());
+                Some(place.map_err(Box::new)?)
+            }
             None => None,
         };
         let copied = copied_bytes(place.as_ref(), plan);

@@ -183,7 +183,7 @@ impl Engine {
         request: &Request,
     ) -> Result<Option<SessionPlace>, ExecuteError> {
         may_execute(caller)?;
-        let place = request.session_id.as_ref().map(|id| self.0.sessions.place_of(caller, id));
+        let place = request.session_id.clone().map(|id| self.0.sessions.place_of(caller, id));
         place.transpose().map_err(|error| match error {
             SessionError::NoSession(id) => ExecuteError::NoSession(id),
             SessionError::Forbidden(_) => ExecuteError::Forbidden {

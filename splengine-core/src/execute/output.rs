@@ -27,8 +27,7 @@ pub struct OutputClosed;
 /// caller asked for it, the oldest output is dropped and counted.
 ///
 /// ```
-/// use bytes::Bytes;
-/// use splengine_core::ExecuteError;
+/// use splengine_core::{Bytes, ExecuteError};
 /// use splengine_core::execute::{Output, OutputClosed, Stream};
 ///
 /// /// Hands over what a program prints on two channels, until both are closed or no one reads.

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use crate::execute::shell_words::{self, quoted};
 use crate::execute::{Background, CommandParts, CommandSpec, Stdin, command_builders, env_bytes};
-use crate::ids::SessionId;
+use crate::ids::{IntoId, SessionId};
 use crate::os::Limits;
 use crate::quota::LargeWorkPermit;
 
@@ -34,7 +34,8 @@ pub enum SlowReader {
 #[derive(Debug)]
 pub struct Request {
     pub(crate) command: CommandParts<OsString>,
-    pub(crate) session_id: Option<String>,
+    /// A text that is no id names no session.
+    pub(crate) session_id: Option<Result<SessionId, String>>,
     /// The session that it is part of, as was found out before.
     pub(crate) belongs_to: Option<SessionId>,
     pub(crate) server_env: Vec<(String, String)>,
@@ -138,10 +139,28 @@ impl Request {
         self.command.bytes() + env_bytes(&self.server_env) + masked
     }
 
-    /// Runs it in the present directory and environment of this session.
+    /// Runs it in the present directory and environment of this session. With a text that is no id it is
+    /// refused as for a session that is not there.
+    ///
+    /// ```
+    /// use splengine_core::{Caller, Engine, ErrorKind, LocalExecutor, Request};
+    /// use splengine_core::ids::SessionId;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+    /// # let alice = Caller::new("alice")?.with_all_scopes();
+    /// let unknown = SessionId::new(alice.user());
+    /// for request in [Request::new("pwd").session_id(&unknown), Request::new("pwd").session_id("x")] {
+    ///     let refused = engine.execute(&alice, request).await.expect_err("no such session");
+    ///     assert_eq!(refused.kind(), ErrorKind::NotFound);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
-    pub fn session_id(mut self, session_id: impl Into<String>) -> Self {
-        self.session_id = Some(session_id.into());
+    pub fn session_id(mut self, session_id: impl IntoId<SessionId>) -> Self {
+        self.session_id = Some(session_id.into_id());
         self
     }
 

@@ -13,8 +13,7 @@ use crate::terminal::{Orphan, Reattached, Size, Terminal};
 /// conformance suite. Implement it with a plain `async fn`:
 ///
 /// ```
-/// use bytes::Bytes;
-/// use splengine_core::{Execute, ExecuteError};
+/// use splengine_core::{Bytes, Execute, ExecuteError};
 /// use splengine_core::execute::{Cancel, Command, Exit, ExitStatus, Output, Stdin, Stream};
 ///
 /// /// Says what it was told to do, and does nothing.

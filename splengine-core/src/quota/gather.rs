@@ -98,7 +98,7 @@ impl GatherLimits {
     /// use std::convert::Infallible;
     /// use std::task::Poll;
     /// use std::time::Duration;
-    /// use bytes::Bytes;
+    /// use splengine_core::Bytes;
     /// use splengine_core::quota::{GatherError, GatherLimits, MemoryBudget};
     ///
     /// # #[tokio::main(flavor = "current_thread")]

@@ -38,7 +38,7 @@ impl Sessions {
         let (held, bytes) = (request.permit.take(), request.bytes());
         let permit = runner.large_work.permit_or_own(held, caller.accounted_user(), bytes).await;
         let permit = permit.map_err(ExecuteError::from)?;
-        let source = match &request.restore {
+        let source = match request.restore.take() {
             Some(saved) => Some(self.source(caller, saved).await?),
             None => None,
         };

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::auth::Access;
 use crate::execute::{Background, CommandParts, CommandSpec, command_builders, env_bytes};
-use crate::ids::{SavedId, SessionId, ShareId};
+use crate::ids::{IntoId, RestorableId, SavedId, SessionId, ShareId};
 use crate::os::ExitStatus;
 use crate::quota::LargeWorkPermit;
 use crate::terminal::{Size, TerminalModes};
@@ -125,7 +125,7 @@ pub struct SessionRequest {
     pub(crate) modes: TerminalModes,
     pub(crate) tty_variable: Option<String>,
     pub(crate) name: Option<String>,
-    pub(crate) restore: Option<String>,
+    pub(crate) restore: Option<Result<RestorableId, String>>,
     pub(crate) permit: Option<LargeWorkPermit>,
 }
 
@@ -209,10 +209,10 @@ impl SessionRequest {
     }
 
     /// Takes the screen, directory, environment and command of a saved session, or of one that was
-    /// lost.
+    /// lost. With a text that is no id the request is refused as for a saved session that is not there.
     #[must_use]
-    pub fn restore(mut self, saved: impl Into<String>) -> Self {
-        self.restore = Some(saved.into());
+    pub fn restore(mut self, saved: impl IntoId<RestorableId>) -> Self {
+        self.restore = Some(saved.into_id());
         self
     }
 }

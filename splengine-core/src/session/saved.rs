@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::auth::Caller;
 use crate::blocking::blocking;
 use crate::error::Field;
-use crate::ids::{IntoId, SavedId, SessionId};
+use crate::ids::{IntoId, RestorableId, SavedId, SessionId};
 use crate::session::bounds::snapshot_bytes;
 use crate::session::record::Record;
 use crate::session::saved_index::SavedBounds;
@@ -38,7 +38,7 @@ impl Sessions {
     /// let saved = sessions.save(&alice, &session.id, Some("tuesday".to_owned())).await?;
     /// sessions.end(&alice, &session.id).await?;
     ///
-    /// let loaded = sessions.create(&alice, SessionRequest::new().restore(saved.id.as_str())).await?;
+    /// let loaded = sessions.create(&alice, SessionRequest::new().restore(&saved.id)).await?;
     /// assert!(loaded.restored && loaded.name.as_deref() == Some("tuesday"));
     /// sessions.remove_saved(&alice, &saved.id).await?;
     /// assert!(sessions.list_saved(&alice).await?.is_empty());
@@ -177,22 +177,26 @@ impl Sessions {
     pub(crate) async fn source(
         &self,
         caller: &Caller,
-        id: &str,
+        id: Result<RestorableId, String>,
     ) -> Result<StoredSession, SessionError> {
-        if let Ok(id) = id.parse::<SessionId>() {
-            return match self.find_own(caller, &id)? {
-                FoundSession::Lost(record) => {
-                    self.state_of(caller.accounted_user(), &record.session_id).await
-                }
-                FoundSession::LiveSession(_) => {
-                    let problem = "names a session that is not saved; save it first".to_owned();
-                    Err(SessionError::Malformed { field: Field::From, problem })
-                }
-            };
-        }
+        let id = match id {
+            Ok(RestorableId::Lost(id)) => {
+                return match self.find_own(caller, &id)? {
+                    FoundSession::Lost(record) => {
+                        self.state_of(caller.accounted_user(), &record.session_id).await
+                    }
+                    FoundSession::LiveSession(_) => {
+                        let problem = "names a session that is not saved; save it first".to_owned();
+                        Err(SessionError::Malformed { field: Field::From, problem })
+                    }
+                };
+            }
+            Ok(RestorableId::Saved(id)) => Ok(id),
+            Err(text) => Err(text),
+        };
         // Where nothing is kept, no id is right.
         self.store()?;
-        self.saved(caller, id.into_id().map_err(SessionError::NoSaved)?).await
+        self.saved(caller, id.map_err(SessionError::NoSaved)?).await
     }
 
     /// Opens what was kept of a session that was lost, when it is the turn of `user`.

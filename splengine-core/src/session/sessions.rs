@@ -351,13 +351,16 @@ impl Sessions {
         ending.await.map_err(|error| SessionError::of_io(io::Error::other(error)))
     }
 
-    /// Where a run in this session starts, and with which variables.
+    /// Where a run in this session starts, and with which variables; an id is what
+    /// [`into_id`](IntoId::into_id) gave.
     pub(crate) fn place_of(
         &self,
         caller: &Caller,
-        id: impl IntoId<SessionId>,
+        id: Result<SessionId, String>,
     ) -> Result<SessionPlace, SessionError> {
-        let FoundSession::LiveSession(live) = self.find_own(caller, &self.id(caller, id)?)? else {
+        self.may_look(caller)?;
+        let id = id.map_err(SessionError::NoSession)?;
+        let FoundSession::LiveSession(live) = self.find_own(caller, &id)? else {
             return Err(SessionError::Ended);
         };
         if live.state().end.is_some() {

@@ -965,7 +965,7 @@ async fn a_session_gives_its_directory_and_variables() {
     let session = sessions.create(&bench.alice, request).await.expect("starts");
     eventually("it is there", || bench.root.path().join("below/ready").exists()).await;
     let request = BatchRequest::new()
-        .session_id(session.id.as_str())
+        .session_id(&session.id)
         .step(step("one", "pwd; echo $K $SPL_SESSION_ID"));
     let record = bench.run(request).await;
     let output = bench.output(&record, "one", Stream::Stdout).await;

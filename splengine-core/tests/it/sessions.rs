@@ -712,7 +712,7 @@ async fn runs_go_where_the_session_is() {
     let mut client = bench.attach(&session, control());
     typed(&client, "cd data; echo mo''ved\n").await;
     read_until(&mut client, "moved").await;
-    let run = || sh("pwd; echo $COLOUR $SPL_SESSION_ID").session_id(session.id.as_str());
+    let run = || sh("pwd; echo $COLOUR $SPL_SESSION_ID").session_id(&session.id);
     let run = bench.engine.execute(&bench.alice, run()).await.expect("starts");
     let out = run.capture().await;
     let dir = bench.root.path().canonicalize().expect("is there").join("data");
@@ -774,7 +774,7 @@ async fn a_saved_session_is_loaded_with_its_screen() {
     let refused = sessions.create(&caller("bob"), stolen).await.expect_err("refused");
     assert_eq!(refused.kind(), ErrorKind::NotFound);
 
-    let loaded = bench.start(SessionRequest::new().restore(saved.id.as_str())).await;
+    let loaded = bench.start(SessionRequest::new().restore(&saved.id)).await;
     assert!(loaded.restored);
     assert_eq!(loaded.name.as_deref(), Some("mine"));
     assert_eq!(loaded.size, Size::clamped(60, 10));

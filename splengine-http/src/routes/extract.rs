@@ -142,7 +142,7 @@ impl ExecuteRequestDto {
             request = request.workdir(workdir);
         }
         if let Some(session_id) = self.session_id {
-            request = request.session_id(session_id);
+            request = request.session_id(&session_id);
         }
         if let Some(timeout) = self.timeout {
             request = request.timeout(Duration::from_millis(timeout));

@@ -239,7 +239,7 @@ impl Inbound {
                 }
             }
             Frame::LoadSession { saved_id } => {
-                self.create(SessionRequest::new().restore(saved_id), true).await
+                self.create(SessionRequest::new().restore(&saved_id), true).await
             }
             Frame::CloseSession {} => {
                 let Some((input_handle, id)) = self.input_handle.clone() else {
