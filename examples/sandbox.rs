@@ -106,7 +106,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let alice = Caller::new("alice")?.with_all_scopes();
     tokens.insert(&Secret::new(std::env::var("ALICE_TOKEN")?), alice)?;
     let http = HttpServer::builder(engine.clone()).authenticate(tokens).bind("127.0.0.1:0").await?;
-    let users = Users::new().authorized_keys(keys)?;
+    let users = Users::new().authorized_keys(keys);
     let host_keys = HostKeys::open_or_create(host_key)?;
     let ssh =
         SshServer::builder(engine.clone()).users(users).bind("127.0.0.1:0", &host_keys).await?;

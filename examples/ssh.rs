@@ -27,7 +27,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // The file `alice` of this directory has the public keys that let alice in. A file that is changed,
     // added or removed counts from the next login on.
-    let users = Users::new().authorized_keys(keys)?;
+    let users = Users::new().authorized_keys(keys);
 
     // What clients know the server by: made at the first start, and the same from then on.
     let host_keys = HostKeys::open_or_create(host_key)?;

@@ -75,7 +75,7 @@ fn in_turn<const N: usize>(sides: &[Side; N], rounds: usize, work: impl Fn(&Side
 
 async fn ours(home: &Path) -> SocketAddr {
     let engine = Engine::builder(LocalExecutor::new(home).expect("set up")).build().expect("built");
-    let users = Users::new().authorized_keys(home.join("keys")).expect("usable");
+    let users = Users::new().authorized_keys(home.join("keys"));
     let keys = HostKeys::open_or_create(home.join("host")).expect("made");
     let server = SshServer::builder(engine)
         .users(users)

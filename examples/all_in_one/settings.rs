@@ -18,7 +18,7 @@ use splengine_core::execute::{LimitKind, Program};
 use splengine_core::files::FilePolicy;
 use splengine_core::local::{CgroupMode, Environment, PtyHost};
 use splengine_core::{Limits, UserName};
-use splengine_ssh::{Algorithms, HostKeys, Users, UsersError};
+use splengine_ssh::{Algorithms, HostKeys, Users};
 
 use crate::args::Args;
 use crate::file::{
@@ -227,19 +227,20 @@ impl Settings {
     /// Who may come in over SSH.
     pub(crate) fn ssh_users(&self) -> Result<Users, UsageError> {
         let table = &self.ssh_table;
+        let settings = [
+            (&*self.users, &self.authorized_keys, Users::authorized_keys as fn(Users, _) -> Users),
+            ("[ssh] trusted-ca", &table.trusted_ca, Users::trusted_ca),
+            ("[ssh] revoked-keys", &table.revoked_keys, Users::revoked_keys),
+            ("[ssh] passwords", &table.passwords, Users::passwords),
+        ];
         let mut users = Users::new().accounts(self.accounts.clone());
-        let wrong = |what: &str, error: UsersError| UsageError::caused(what, &error);
-        if let Some(directory) = &self.authorized_keys {
-            users = users.authorized_keys(directory).map_err(|error| wrong(&self.users, error))?;
-        }
-        if let Some(file) = &table.trusted_ca {
-            users = users.trusted_ca(file).map_err(|error| wrong("[ssh] trusted-ca", error))?;
-        }
-        if let Some(file) = &table.revoked_keys {
-            users = users.revoked_keys(file).map_err(|error| wrong("[ssh] revoked-keys", error))?;
-        }
-        if let Some(file) = &table.passwords {
-            users = users.passwords(file).map_err(|error| wrong("[ssh] passwords", error))?;
+        for (setting, path, set) in settings {
+            if let Some(path) = path {
+                // Alone, so that the setting is named which is wrong.
+                let checked = set(Users::new(), path).check();
+                checked.map_err(|error| UsageError::caused(setting, &error))?;
+                users = set(users, path);
+            }
         }
         Ok(users)
     }

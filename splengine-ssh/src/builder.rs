@@ -15,7 +15,35 @@ use crate::context::{Context, LogLines, Options};
 use crate::server::SshServer;
 use crate::spill_buffer::Disk;
 use crate::targets::Targets;
-use crate::{Algorithms, HostKeys, TargetError, Users};
+use crate::{Algorithms, HostKeys, TargetError, Users, UsersError};
+
+/// Failure to open an SSH server.
+///
+/// ```
+/// use splengine_core::{Engine, LocalExecutor};
+/// use splengine_ssh::{HostKeys, OpenError, SshServer, Users};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let engine = Engine::builder(LocalExecutor::new(".")?).build()?;
+/// let keys = HostKeys::open_or_create(directory.path().join("host_key"))?;
+/// let users = Users::new().authorized_keys("/no/such/directory");
+/// let opened = SshServer::builder(engine).users(users).bind("127.0.0.1:0", &keys).await;
+/// assert!(matches!(opened, Err(OpenError::Users(_))));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The address can't be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A file or directory of the [`Users`] can't be used.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+}
 
 /// Placeholder in the builder until the [`Users`] are set.
 #[derive(Debug)]
@@ -272,7 +300,7 @@ impl SshServerBuilder<Users> {
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the address is not available.
+    /// [`OpenError`] when the address is not available, or a file of the users can't be used.
     ///
     /// # Cancel safety
     ///
@@ -281,22 +309,23 @@ impl SshServerBuilder<Users> {
         self,
         address: impl ToSocketAddrs + std::fmt::Debug,
         keys: &HostKeys,
-    ) -> Result<SshServer, BindError> {
+    ) -> Result<SshServer, OpenError> {
         self.listen(Listener::bind(address).await?, keys)
     }
 
     /// Makes a server on an existing listener, of a UNIX socket or inherited; nothing is served before
-    /// the server is awaited. A key that is restricted to addresses (`from=`) lets in no client of a
-    /// UNIX socket.
+    /// the server is awaited. Reads the files of the users, to [check](Users::check) them. A key that is
+    /// restricted to addresses (`from=`) lets in no client of a UNIX socket.
     ///
     /// # Errors
     ///
-    /// [`BindError`] when the listener has no address.
+    /// [`OpenError`] when the listener has no address, or a file of the users can't be used.
     pub fn listen(
         self,
         listener: impl Into<Listener>,
         keys: &HostKeys,
-    ) -> Result<SshServer, BindError> {
+    ) -> Result<SshServer, OpenError> {
+        self.users.check()?;
         let listener = listener.into();
         let local_addr = listener.local_addr()?;
         let config = Arc::new(self.config(keys));

@@ -15,7 +15,7 @@
 //! let engine = Engine::builder(LocalExecutor::new("/srv/work")?)
 //!     .files(FilePolicy::new())
 //!     .build()?;
-//! let users = Users::new().authorized_keys("/etc/splengine/keys")?;
+//! let users = Users::new().authorized_keys("/etc/splengine/keys");
 //! let keys = HostKeys::open_or_create("/var/lib/splengine/host_ed25519_key")?;
 //! let server = SshServer::builder(engine).users(users).bind("127.0.0.1:2222", &keys).await?;
 //! server.run_until(async { drop(tokio::signal::ctrl_c().await) }).await;
@@ -92,7 +92,7 @@ mod targets;
 mod users;
 
 pub use algorithms::{AlgorithmError, Algorithms};
-pub use builder::{NoUsers, SshServerBuilder};
+pub use builder::{NoUsers, OpenError, SshServerBuilder};
 pub use host_key::{HostKeyError, HostKeys};
 pub use server::SshServer;
 pub use targets::TargetError;

@@ -28,7 +28,7 @@ use crate::login::Login;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::builder(LocalExecutor::new("/srv/work")?).build()?;
-/// let users = Users::new().authorized_keys("/etc/my-server/keys")?;
+/// let users = Users::new().authorized_keys("/etc/my-server/keys");
 /// let keys = HostKeys::open_or_create("/var/lib/my-server/host_ed25519_key")?;
 /// let server =
 ///     SshServer::builder(engine.clone()).users(users).bind("127.0.0.1:2222", &keys).await?;

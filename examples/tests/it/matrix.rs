@@ -170,7 +170,7 @@ async fn open(sets: &[Scopes]) -> (Servers, Vec<Actor>) {
     tokio::spawn(async { server.await });
     let host = HostKeys::open_or_create(path("host_key")).expect("made");
     let users = Users::new().accounts(accounts).authorized_keys(path("keys"));
-    let server = SshServer::builder(engine).users(users.expect("a directory"));
+    let server = SshServer::builder(engine).users(users);
     let server = server.bind("127.0.0.1:0", &host).await.expect("bound");
     let ssh = Ssh::new(server.local_addr().tcp().expect("of TCP"), &path("keys"), &actors);
     tokio::spawn(async { server.await });

@@ -43,17 +43,19 @@ use self::sources::{Client, Sources};
 /// every user has every right but `admin`. A file must belong to root or to the user that the server
 /// runs as, and no other user may be able to write it or its directory; otherwise it is ignored, with a
 /// warning in the log, as is a malformed line; except in [`revoked_keys`](Self::revoked_keys), where
-/// either refuses every key.
+/// either refuses every key. A server is not [opened](crate::SshServerBuilder::listen) with files that
+/// are so from the beginning.
 ///
 /// ```no_run
 /// use splengine_ssh::Users;
 ///
 /// # fn example() -> Result<(), splengine_ssh::UsersError> {
 /// let users = Users::new()
-///     .authorized_keys("/etc/splengine/authorized_keys")?
-///     .trusted_ca("/etc/splengine/user_ca.pub")?
-///     .revoked_keys("/etc/splengine/revoked_keys")?;
-/// # drop(users);
+///     .authorized_keys("/etc/splengine/authorized_keys")
+///     .trusted_ca("/etc/splengine/user_ca.pub")
+///     .revoked_keys("/etc/splengine/revoked_keys");
+/// // As a server does when it is opened.
+/// users.check()?;
 /// # Ok(())
 /// # }
 /// ```
@@ -136,14 +138,11 @@ impl Users {
     /// processes of its commands continue, as for a client that sets `SPL_BACKGROUND=keep`, which
     /// `background="kill"` forbids.
     ///
-    /// # Errors
-    ///
-    /// [`UsersError`] when `directory` is none, can't be read, or can be written by others.
-    pub fn authorized_keys(mut self, directory: impl Into<PathBuf>) -> Result<Self, UsersError> {
-        let directory = directory.into();
-        file::check_directory(&directory)?;
-        self.sources.authorized_keys = Some(directory);
-        Ok(self)
+    /// No server is opened where `directory` is none, can't be read, or can be written by others.
+    #[must_use]
+    pub fn authorized_keys(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.sources.authorized_keys = Some(directory.into());
+        self
     }
 
     /// Accepts OpenSSH certificates that name the user as a principal and are signed by one of the keys
@@ -153,21 +152,12 @@ impl Users {
     /// another one is refused. A terminal needs the extension `permit-pty`. A key in a device needs
     /// `no-touch-required`.
     ///
-    /// # Errors
-    ///
-    /// [`UsersError`] when `file` can't be read, can be written by others, or has a line that is no
+    /// No server is opened where `file` can't be read, can be written by others, or has a line that is no
     /// public key.
-    pub fn trusted_ca(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
-        let path = file.into();
-        for (line, read) in sources::authorities(&file::read(&path)?) {
-            read.map_err(|error| UsersError::Line {
-                path: path.clone(),
-                line,
-                reason: error.to_string(),
-            })?;
-        }
-        self.sources.trusted_ca = Some(path);
-        Ok(self)
+    #[must_use]
+    pub fn trusted_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.sources.trusted_ca = Some(file.into());
+        self
     }
 
     /// Accepts passwords, which are refused otherwise. `file` has a line
@@ -177,27 +167,22 @@ impl Users {
     /// computed at a time, 32 more may wait, and further attempts are refused. A password has 1 to 1024
     /// bytes.
     ///
-    /// # Errors
-    ///
-    /// [`UsersError`] when `file` can't be read, can be written by others, or has a malformed line.
-    pub fn passwords(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
-        self.passwords = Some(Passwords::new(file.into())?);
-        Ok(self)
+    /// No server is opened where `file` can't be read, can be written by others, or has a malformed line.
+    #[must_use]
+    pub fn passwords(mut self, file: impl Into<PathBuf>) -> Self {
+        self.passwords = Some(Passwords::new(file.into()));
+        self
     }
 
     /// Refuses the keys in `file`, and all certificates signed by one of them; the file has one public
     /// key or fingerprint (`SHA256:…`) per line.
     ///
-    /// If later the file can't be read, or has a malformed line, all keys are refused.
-    ///
-    /// # Errors
-    ///
-    /// [`UsersError`] when `file` can't be read, can be written by others, or has a malformed line.
-    pub fn revoked_keys(mut self, file: impl Into<PathBuf>) -> Result<Self, UsersError> {
-        let path = file.into();
-        sources::revoked_keys(&path)?;
-        self.sources.revoked_keys = Some(path);
-        Ok(self)
+    /// No server is opened where `file` can't be read, can be written by others, or has a malformed line. If
+    /// it is so later, all keys are refused.
+    #[must_use]
+    pub fn revoked_keys(mut self, file: impl Into<PathBuf>) -> Self {
+        self.sources.revoked_keys = Some(file.into());
+        self
     }
 
     /// Sets an authenticator, as for the other servers, which is asked about keys and passwords that
@@ -256,6 +241,19 @@ impl Users {
     pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
         self.authenticator = Some(SharedAuthenticator::new(authenticator));
         self
+    }
+
+    /// Checks the files that were set, as [`SshServerBuilder::bind`](crate::SshServerBuilder::bind) and
+    /// [`listen`](crate::SshServerBuilder::listen) do: for programs that look at their settings before they
+    /// open anything. Files of single users in the directory of [`authorized_keys`](Self::authorized_keys) are
+    /// read when these log in. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`UsersError`], which names the file, and the line if one is malformed.
+    pub fn check(&self) -> Result<(), UsersError> {
+        self.sources.check()?;
+        self.passwords.as_ref().map_or(Ok(()), Passwords::check)
     }
 
     /// Checks for all open connections whether they would still be accepted on the same terms, and

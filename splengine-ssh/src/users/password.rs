@@ -49,21 +49,26 @@ pub(super) enum PasswordLineError {
 }
 
 impl Passwords {
-    pub(super) fn new(path: PathBuf) -> Result<Self, UsersError> {
-        for (line, read) in lines(&file::read(&path)?) {
-            read.map_err(|error| UsersError::Line {
-                path: path.clone(),
-                line,
-                reason: error.to_string(),
-            })?;
-        }
-        Ok(Self {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
             path,
             places: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
             computing: Arc::new(Semaphore::new(AT_ONCE)),
             lots: RandomState::new(),
             warnings: Arc::default(),
-        })
+        }
+    }
+
+    /// Whether the file can be read, each line of it.
+    pub(super) fn check(&self) -> Result<(), UsersError> {
+        for (line, read) in lines(&file::read(&self.path)?) {
+            read.map_err(|error| UsersError::Line {
+                path: self.path.clone(),
+                line,
+                reason: error.to_string(),
+            })?;
+        }
+        Ok(())
     }
 
     /// The hash that `password` matches, if it is this user's. Takes as long for a user who is not known.

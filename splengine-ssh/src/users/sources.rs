@@ -39,6 +39,23 @@ pub(super) struct Client<'a> {
 }
 
 impl Sources {
+    /// Whether all that is named can be read, each line of it.
+    pub(super) fn check(&self) -> Result<(), UsersError> {
+        if let Some(directory) = &self.authorized_keys {
+            file::check_directory(directory)?;
+        }
+        if let Some(path) = &self.trusted_ca {
+            for (line, read) in authorities(&file::read(path)?) {
+                read.map_err(|error| UsersError::Line {
+                    path: path.clone(),
+                    line,
+                    reason: error.to_string(),
+                })?;
+            }
+        }
+        self.revoked_keys.as_deref().map_or(Ok(()), |path| revoked_keys(path).map(drop))
+    }
+
     /// Whether a client may go on to show that a key is its own.
     pub(super) fn offered(
         &self,
@@ -180,9 +197,7 @@ fn parse(user: &str) -> Result<UserName, Refusal> {
 }
 
 /// The keys of authorities, one a line, without options.
-pub(super) fn authorities(
-    bytes: &[u8],
-) -> impl Iterator<Item = (usize, Result<KeyData, LineError>)> {
+fn authorities(bytes: &[u8]) -> impl Iterator<Item = (usize, Result<KeyData, LineError>)> {
     let parse = |text: &str| {
         let key = authorized_keys::parse_plain(text)?;
         key::check(&key)?;

@@ -31,7 +31,7 @@ async fn a_users_keys_let_the_user_in() {
     let (dir, alice) = (Dir::new(), key());
     dir.write("alice", &format!("nonsense\nno-pty,environment=\"A=b\" {}", text(&alice)));
     dir.write("bob", &text(&key()));
-    let users = Users::new().authorized_keys(dir.path()).expect("a directory");
+    let users = Users::new().authorized_keys(dir.path());
     assert!(offered(&users, "alice", &alice).await);
     let grant = by_key(&users, "alice", &alice).await.expect("let in");
     assert_eq!(grant.caller.user().as_str(), "alice");
@@ -63,8 +63,8 @@ async fn rights_are_those_of_the_accounts() {
     ] {
         let rights: Scopes = rights.iter().copied().collect();
         let accounts = Accounts::new(AccountList::new().user(name.clone(), rights));
-        let users = Users::new().accounts(accounts.clone()).authorized_keys(dir.path());
-        let users = users.and_then(|users| users.trusted_ca(&ca)).expect("well-formed");
+        let users = Users::new().accounts(accounts.clone());
+        let users = users.authorized_keys(dir.path()).trusted_ca(&ca);
         let grant = by_key(&users, "alice", &alice).await.expect("let in");
         assert_eq!(grant.caller.scopes(), rights);
         let view = by_key(&users, "alice", &viewer).await.expect("let in");
@@ -81,7 +81,7 @@ async fn rights_are_those_of_the_accounts() {
 async fn a_key_that_is_taken_out_counts_no_longer() {
     let (dir, alice) = (Dir::new(), key());
     let path = dir.write("alice", &text(&alice));
-    let users = Users::new().authorized_keys(dir.path()).expect("a directory");
+    let users = Users::new().authorized_keys(dir.path());
     assert!(by_key(&users, "alice", &alice).await.is_some());
     dir.write("alice", &format!("# {}", text(&alice)));
     assert!(by_key(&users, "alice", &alice).await.is_none());
@@ -95,7 +95,7 @@ async fn a_key_that_is_taken_out_counts_no_longer() {
 async fn files_that_others_can_write_count_for_nothing() {
     let (dir, alice) = (Dir::new(), key());
     let path = dir.write("alice", &text(&alice));
-    let users = Users::new().authorized_keys(dir.path()).expect("a directory");
+    let users = Users::new().authorized_keys(dir.path());
     for mode in [0o664, 0o646] {
         chmod(&path, mode);
         assert!(by_key(&users, "alice", &alice).await.is_none(), "{mode:o}");
@@ -106,7 +106,7 @@ async fn files_that_others_can_write_count_for_nothing() {
         chmod(dir.path(), mode);
         assert!(by_key(&users, "alice", &alice).await.is_none(), "{mode:o}");
     }
-    let error = Users::new().authorized_keys(dir.path()).expect_err("writable").to_string();
+    let error = Users::new().authorized_keys(dir.path()).check().expect_err("writable").to_string();
     assert!(error.contains("(mode 0777): take that away with `chmod go-w`"), "{error}");
     chmod(dir.path(), 0o755);
     fs::write(&path, vec![b'\n'; (1 << 20) + 1]).expect("written");
@@ -114,14 +114,17 @@ async fn files_that_others_can_write_count_for_nothing() {
     fs::remove_file(&path).expect("removed");
     fs::create_dir(&path).expect("made");
     assert!(by_key(&users, "alice", &alice).await.is_none());
-    let error = Users::new().authorized_keys(dir.path().join("no")).expect_err("not there");
+    let error = Users::new().authorized_keys(dir.path().join("no")).check().expect_err("not there");
     assert!(matches!(error, UsersError::Unreadable { .. }));
-    let error = Users::new().trusted_ca(dir.path()).expect_err("a directory");
+    let error = Users::new().trusted_ca(dir.path()).check().expect_err("a directory");
     assert!(matches!(error, UsersError::NotAFile { .. }));
     chmod(dir.path(), 0o1777);
-    assert!(Users::new().trusted_ca(dir.write("f", "")).is_ok(), "nobody else can replace it");
-    assert!(Users::new().authorized_keys(dir.path()).is_err(), "but make others");
-    let error = Users::new().authorized_keys(dir.write("f", "")).expect_err("a file");
+    assert!(
+        Users::new().trusted_ca(dir.write("f", "")).check().is_ok(),
+        "nobody else can replace it"
+    );
+    assert!(Users::new().authorized_keys(dir.path()).check().is_err(), "but make others");
+    let error = Users::new().authorized_keys(dir.write("f", "")).check().expect_err("a file");
     assert!(matches!(error, UsersError::NotADirectory { .. }));
 }
 
@@ -129,11 +132,11 @@ async fn files_that_others_can_write_count_for_nothing() {
 async fn files_of_somebody_else_count_for_nothing() {
     let (dir, alice) = (Dir::new(), key());
     let path = dir.write("alice", &text(&alice));
-    let users = Users::new().authorized_keys(dir.path()).expect("a directory");
+    let users = Users::new().authorized_keys(dir.path());
     // Only root can give a file away.
     if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
         assert!(by_key(&users, "alice", &alice).await.is_none());
-        let error = Users::new().trusted_ca(&path).expect_err("another's").to_string();
+        let error = Users::new().trusted_ca(&path).check().expect_err("another's").to_string();
         assert!(error.contains("belongs to the user with id 12345"), "{error}");
     }
 }
@@ -141,7 +144,7 @@ async fn files_of_somebody_else_count_for_nothing() {
 #[tokio::test]
 async fn a_certificate_of_a_trusted_authority_lets_in() {
     let (dir, authority, alice) = (Dir::new(), key(), key());
-    let users = Users::new().trusted_ca(dir.write("ca", &text(&authority))).expect("a file");
+    let users = Users::new().trusted_ca(dir.write("ca", &text(&authority)));
     let signed = certificate(&authority, &alice, "alice");
     assert!(offered(&users, "alice", &alice).await, "it may be a certificate's");
     assert!(by_key(&users, "alice", &alice).await.is_none(), "but not alone");
@@ -150,14 +153,14 @@ async fn a_certificate_of_a_trusted_authority_lets_in() {
     assert!(users.by_certificate("bob", &signed, HERE).await.is_none());
     let other = certificate(&key(), &alice, "alice");
     assert!(users.by_certificate("alice", &other, HERE).await.is_none());
-    assert!(Users::new().trusted_ca(dir.write("ca", "x")).is_err());
+    assert!(Users::new().trusted_ca(dir.write("ca", "x")).check().is_err());
     assert!(users.by_certificate("alice", &signed, HERE).await.is_none(), "no longer trusted");
     assert!(!offered(&users, "alice", &alice).await);
 
     let line = format!("cert-authority,no-pty {}", text(&authority));
     let keys = Dir::new();
     keys.write("alice", &line);
-    let users = users.authorized_keys(keys.path()).expect("a directory");
+    let users = users.authorized_keys(keys.path());
     assert!(offered(&users, "alice", &key()).await && !offered(&users, "bob", &key()).await);
     assert!(users.by_certificate("alice", &signed, HERE).await.is_some());
     assert!(by_key(&users, "alice", &authority).await.is_none(), "an authority is no user");
@@ -170,9 +173,8 @@ async fn revoked_keys_and_authorities_let_nobody_in() {
     let revoked = dir.write("revoked", "");
     let users = Users::new()
         .authorized_keys(keys.path())
-        .and_then(|users| users.trusted_ca(dir.write("ca", &text(&authority))))
-        .and_then(|users| users.revoked_keys(&revoked))
-        .expect("files");
+        .trusted_ca(dir.write("ca", &text(&authority)))
+        .revoked_keys(&revoked);
     let signed = certificate(&authority, &key(), "alice");
     assert!(by_key(&users, "alice", &alice).await.is_some());
     assert!(users.by_certificate("alice", &signed, HERE).await.is_some());
@@ -201,13 +203,13 @@ async fn passwords_are_off_until_switched_on() {
     let hash = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHkgc2FsdA$";
     let dir = Dir::new();
     let short = dir.write("p", &format!("alice:{hash}AAAAAAAAAAAAAAAA"));
-    let error = users.clone().passwords(short).expect_err("too short").to_string();
+    let error = users.clone().passwords(short).check().expect_err("too short").to_string();
     assert!(
         error.contains("/p`, line 1: its hash is beyond") && !error.contains("AAAA"),
         "{error}"
     );
     let file = dir.write("p", &format!("alice:{hash}bJm38KIwE/uHPXHD7nX6oVbFASF5eTTnG4ckdg+z4GY"));
-    let users = users.passwords(file).expect("well-formed");
+    let users = users.passwords(file);
     assert!(users.has_passwords());
     let grant = users.by_password("alice", &Secret::new("x"), HERE).await.expect("let in");
     assert!(grant.pty && grant.how == "password" && grant.caller.user().as_str() == "alice");
@@ -220,8 +222,8 @@ async fn passwords_are_off_until_switched_on() {
 async fn who_has_a_certificate_stays_while_a_file_cant_be_read() {
     let (dir, authority) = (Dir::new(), key());
     let (ca, lines) = (dir.write("ca", &text(&authority)), dir.write("alice", ""));
-    let users = Users::new().trusted_ca(&ca).expect("a file");
-    let users = users.authorized_keys(dir.path()).expect("a directory");
+    let users = Users::new().trusted_ca(&ca);
+    let users = users.authorized_keys(dir.path());
     let signed = certificate(&authority, &key(), "alice");
     let entry = users.by_certificate("alice", &signed, HERE).await.expect("let in");
     chmod(&ca, 0o666);

@@ -87,7 +87,7 @@ impl TestServer {
             engine = engine.files((setup.files)(policy, dir.path()));
         }
         let engine = (setup.engine)(engine).build().expect("built");
-        let users = Users::new().authorized_keys(&keys).expect("a directory");
+        let users = Users::new().authorized_keys(&keys);
         let users = (setup.users)(users, dir.path());
         let host = HostKeys::open_or_create(dir.path().join("host_key")).expect("made");
         let builder = (setup.server)(SshServer::builder(engine.clone()).users(users));

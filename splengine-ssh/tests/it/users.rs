@@ -15,11 +15,43 @@ use splengine_core::auth::{
     AccountList, Accounts, AuthError, Authenticator, CredentialKind, CredentialSource, Credentials,
     Scopes,
 };
-use splengine_core::{Caller, Scope, SessionRequest};
-use splengine_ssh::Users;
+use splengine_core::{Caller, Engine, LocalExecutor, Scope, SessionRequest};
+use splengine_ssh::{HostKeys, OpenError, SshServer, Users};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::support::{Client, PATIENCE, Running, Setup, TestServer, key, public};
+
+#[tokio::test]
+async fn a_server_is_not_opened_with_files_that_cant_be_used() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (bad, path) = (dir.path().join("bad"), |name: &str| dir.path().join(name));
+    fs::write(&bad, "# a comment\nnonsense\n").expect("written");
+    let keys = HostKeys::open_or_create(path("host_key")).expect("made");
+    let engine = Engine::builder(LocalExecutor::new(dir.path()).expect("set up"));
+    let engine = engine.build().expect("built");
+    for (users, words) in [
+        (Users::new().authorized_keys(path("none")), "none`"),
+        (Users::new().authorized_keys(&bad), "bad` is not a directory"),
+        (Users::new().trusted_ca(&bad), "bad`, line 2: "),
+        (Users::new().revoked_keys(&bad), "bad`, line 2: "),
+        (Users::new().passwords(&bad), "bad`, line 2: "),
+        (Users::new().authorized_keys(dir.path()).trusted_ca(&bad), "bad`, line 2: "),
+    ] {
+        let checked = users.check().expect_err(words).to_string();
+        assert!(checked.contains(words), "{words}: {checked}");
+        let builder = SshServer::builder(engine.clone()).users(users.clone());
+        let bound = builder.bind("127.0.0.1:0", &keys).await.expect_err(words);
+        assert_eq!(bound.to_string(), checked);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let builder = SshServer::builder(engine.clone()).users(users);
+        let refused = builder.listen(listener, &keys).expect_err(words);
+        assert!(matches!(refused, OpenError::Users(_)), "{refused}");
+    }
+    let builder = SshServer::builder(engine).users(Users::new());
+    let refused = builder.bind("192.0.2.1:1", &keys).await.expect_err("not ours");
+    assert!(matches!(refused, OpenError::Bind(_)), "{refused}");
+}
 
 #[tokio::test]
 async fn only_who_is_known_is_let_in() {
@@ -219,7 +251,7 @@ pub(crate) fn with_passwords(users: Users, dir: &Path) -> Users {
     let hash = hasher.hash_password_with_salt(b"open sesame", b"salty salt").expect("a hash");
     let file = dir.join("passwords");
     fs::write(&file, format!("bob:{hash}\n")).expect("written");
-    users.passwords(file).expect("well-formed")
+    users.passwords(file)
 }
 
 /// What a client is told it may try, which shows nothing.
@@ -374,7 +406,7 @@ async fn an_authenticator_lets_in_whom_the_files_do_not_know() {
     let users = USERS.get_or_init(|| users);
     let mine = |_: Users, dir: &Path| {
         let users = USERS.get().expect("set").clone();
-        users.authorized_keys(dir.join("keys")).expect("a directory")
+        users.authorized_keys(dir.join("keys"))
     };
     let server = TestServer::with(Setup { users: mine, ..Setup::default() }).await;
 

@@ -69,7 +69,7 @@ impl Ssh {
         let key = ssh_key(keys.join("guest"));
         let host = HostKeys::open_or_create(dir.path().join("host_key")).expect("made");
         let server = async |engine: Engine| {
-            let users = Users::new().authorized_keys(&keys).expect("a directory");
+            let users = Users::new().authorized_keys(&keys);
             let server = SshServer::builder(engine).users(users);
             let server = server.bind("127.0.0.1:0", &host).await.expect("bound");
             let addr = server.local_addr().tcp().expect("of TCP");
