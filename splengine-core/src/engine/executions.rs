@@ -11,6 +11,12 @@ impl Engine {
     /// [wait](crate::engine::EngineBuilder::max_waiting). The steps of batches and sessions are not
     /// among them.
     ///
+    /// Whoever started an execution has its handle, the [`Run`](crate::Run): its id in this list is
+    /// [`Run::execution_id`](crate::Run::execution_id), [`Run::stopper`](crate::Run::stopper) stops it from
+    /// another task, and [`Run::capture`](crate::Run::capture) or [`Run::next`](crate::Run::next) gives its
+    /// end. The list and [`cancel_execution`](Self::cancel_execution) are for those who have no `Run`, such as
+    /// another connection of the caller, and administrators.
+    ///
     /// ```
     /// use splengine_core::engine::ExecutionState;
     /// use splengine_core::{Caller, Engine, LocalExecutor, Reason, Request};

@@ -62,7 +62,9 @@ pub enum Event {
 /// A command that runs.
 ///
 /// Its output comes as [events](Self::next), or [as a whole](Self::capture). Dropping the handle
-/// before the end cancels the run.
+/// before the end cancels the run. [`stopper`](Self::stopper) gives a handle by which another task of this
+/// process stops it; by its [`execution_id`](Self::execution_id) those who hold neither
+/// [cancel](crate::Engine::cancel_execution) it.
 ///
 /// ```
 /// use splengine_core::{Caller, Engine, LocalExecutor, Request};
