@@ -27,8 +27,10 @@ pub(super) struct Circumstances<'a> {
     pub(super) authorities: &'a [KeyData],
     /// The user's own lines.
     pub(super) entries: &'a [Entry],
-    /// No file of these could not be read.
-    pub(super) is_complete: bool,
+    /// All authorities could be read.
+    pub(super) has_authorities: bool,
+    /// All of the user's lines could be read.
+    pub(super) has_entries: bool,
 }
 
 /// What the certificate lets its bearer do. That the bearer has its key, the caller has seen.
@@ -36,7 +38,7 @@ pub(super) fn judge(
     certificate: &Certificate,
     circumstances: &Circumstances<'_>,
 ) -> Result<Options, Refusal> {
-    let Circumstances { from, now, is_complete, .. } = *circumstances;
+    let Circumstances { from, now, .. } = *circumstances;
     if certificate.cert_type() != CertType::User {
         return Err(Refusal::HostCertificate);
     }
@@ -52,30 +54,28 @@ pub(super) fn judge(
     // The signature again, which costs little: so this is right wherever it is asked from.
     let fingerprint = authority.fingerprint(HashAlg::Sha256);
     certificate.validate_at(now_secs, [&fingerprint]).map_err(|_| Refusal::Validity)?;
-    // What can't be read might let it in.
-    by_authority(certificate, own, circumstances)
-        .map_err(|refusal| if is_complete { refusal } else { Refusal::Files })
-}
 
-fn by_authority(
-    certificate: &Certificate,
-    own: Options,
-    circumstances: &Circumstances<'_>,
-) -> Result<Options, Refusal> {
-    let Circumstances { user, authorities, entries, .. } = *circumstances;
-    let authority = certificate.signature_key();
-    // A line of the user's own first, as it may allow less; the last one tells why not.
-    let mut refusal = Refusal::Authority;
+    // Where the user has lines of their own with this authority, these decide, as they may allow less; the last one
+    // tells why not.
+    let Circumstances { user, authorities, entries, has_authorities, has_entries, .. } =
+        *circumstances;
+    let mut of_lines = None;
     for entry in entries.iter().filter(|entry| entry.options.is_authority) {
         if entry.key == *authority {
             match by_line(certificate, &own, entry, circumstances) {
                 Ok(terms) => return Ok(terms),
-                Err(other) => refusal = other,
+                Err(refusal) => of_lines = Some(refusal),
             }
         }
     }
-    if !authorities.contains(authority) {
+    if !has_entries {
+        return Err(Refusal::Files);
+    }
+    if let Some(refusal) = of_lines {
         return Err(refusal);
+    }
+    if !authorities.contains(authority) {
+        return Err(if has_authorities { Refusal::Authority } else { Refusal::Files });
     }
     require_principal(certificate, &[user.as_str()])?;
     require_touchless(certificate, own.no_touch)?;

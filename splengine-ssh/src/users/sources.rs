@@ -108,18 +108,23 @@ impl Sources {
     ) -> Result<Grant, Refusal> {
         let user = parse(client.user)?;
         self.require_unrevoked(&[certificate.public_key(), certificate.signature_key()])?;
-        // Neither needs the other.
-        let (authorities, entries) = (self.authorities(), self.entries(&user));
-        let is_complete =
-            !matches!(authorities, Err(Refusal::Files)) && !matches!(entries, Err(Refusal::Files));
-        let (authorities, entries) = (authorities.unwrap_or_default(), entries.unwrap_or_default());
+        let (authorities, has_authorities) = match self.authorities() {
+            Ok(authorities) => (authorities, true),
+            Err(_) => (Vec::new(), false),
+        };
+        let (entries, has_entries) = match self.lines_of(&user) {
+            Ok((entries, skipped)) => (entries, skipped == 0),
+            Err(Refusal::Files) => (Vec::new(), false),
+            Err(_) => (Vec::new(), true),
+        };
         let circumstances = Circumstances {
             user: &user,
             from: client.from.ip(),
             now: SystemTime::now(),
             authorities: &authorities,
             entries: &entries,
-            is_complete,
+            has_authorities,
+            has_entries,
         };
         let terms = certificate::judge(certificate, &circumstances)?;
         let how = certificate::describe(certificate);
@@ -135,6 +140,11 @@ impl Sources {
     }
 
     fn entries(&self, user: &UserName) -> Result<Vec<Entry>, Refusal> {
+        self.lines_of(user).map(|(entries, _)| entries)
+    }
+
+    /// A user's lines, and how many were malformed.
+    fn lines_of(&self, user: &UserName) -> Result<(Vec<Entry>, usize), Refusal> {
         let Some(directory) = &self.authorized_keys else { return Err(Refusal::UnknownUser) };
         file::check_directory(directory).map_err(|error| self.unusable(&error))?;
         let path = directory.join(user.as_str());
@@ -155,7 +165,7 @@ impl Sources {
     fn authorities(&self) -> Result<Vec<KeyData>, Refusal> {
         let Some(path) = &self.trusted_ca else { return Ok(Vec::new()) };
         let bytes = file::read(path).map_err(|error| self.unusable(&error))?;
-        Ok(skip_bad(&self.warnings, path, authorities(&bytes)))
+        Ok(skip_bad(&self.warnings, path, authorities(&bytes)).0)
     }
 
     /// A list that can't be read, or not all of it, lets nobody in: who is on it is not known.
@@ -223,12 +233,13 @@ pub(super) fn revoked_keys(path: &Path) -> Result<HashSet<Fingerprint>, UsersErr
     authorized_keys::lines(&bytes).map(parse).collect()
 }
 
-/// Logs what is wrong with lines, though not with every one of very many.
+/// Logs what is wrong with lines, though not with every one of very many. Returns the others, and how many were
+/// skipped.
 fn skip_bad<T>(
     log: &LogBudget,
     path: &Path,
     lines: impl Iterator<Item = (usize, Result<T, LineError>)>,
-) -> Vec<T> {
+) -> (Vec<T>, usize) {
     let mut skipped = 0;
     let good = lines.filter_map(|(line, read)| {
         let error = match read {
@@ -243,13 +254,13 @@ fn skip_bad<T>(
         }
         None
     });
-    let good = good.collect();
+    let good: Vec<T> = good.collect();
     if skipped > MAX_WARNINGS
         && let Some(unlogged) = log.take(())
     {
         tracing::warn!(file = %path.display(), lines = skipped, unlogged, "skipped more lines");
     }
-    good
+    (good, skipped)
 }
 
 /// Maximum number of lines of one file that are logged one by one; of further ones only the number is.

@@ -237,3 +237,26 @@ async fn who_has_a_certificate_stays_while_a_file_cant_be_read() {
     chmod(&lines, 0o600);
     assert!(!users.would_let_in(&entry).await);
 }
+
+#[tokio::test]
+async fn lines_of_the_users_own_narrow_a_trusted_authority() {
+    let (dir, authority) = (Dir::new(), key());
+    let ca = dir.write("ca", &text(&authority));
+    let narrow = format!("cert-authority,restrict,command=\"echo forced\" {}", text(&authority));
+    let lines = dir.write("alice", &narrow);
+    let users = Users::new().trusted_ca(&ca).authorized_keys(dir.path());
+    let signed = certificate(&authority, &key(), "alice");
+    let let_in = async || users.by_certificate("alice", &signed, HERE).await;
+    let entry = let_in().await.expect("let in");
+    assert_eq!(entry.forced_command.as_deref(), Some("echo forced"));
+    // Where they can't be known, or refuse, the authority alone does not let in on wider terms.
+    chmod(&lines, 0o666);
+    assert!(let_in().await.is_none());
+    chmod(&lines, 0o600);
+    for other in ["unknown-option,", "from=\"192.0.2.1\","] {
+        dir.write("alice", &format!("{other}{narrow}"));
+        assert!(let_in().await.is_none(), "{other}");
+    }
+    dir.write("alice", &text(&key()));
+    assert_eq!(let_in().await.expect("no line with this authority").forced_command, None);
+}

@@ -55,7 +55,8 @@ impl Case {
                     std::slice::from_ref(&authority)
                 },
                 entries: &entries,
-                is_complete: true,
+                has_authorities: true,
+                has_entries: true,
             },
         )
     }

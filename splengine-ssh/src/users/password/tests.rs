@@ -29,7 +29,7 @@ fn error(line: &str) -> PasswordLineError {
 async fn the_right_password_lets_in() {
     let dir = Dir::new();
     let path = dir.write("p", &format!("# ours\n\nalice:{}\n bob:{}\r\n", hash("a ü"), hash("b")));
-    let passwords = Passwords::new(path.clone()).expect("well-formed");
+    let passwords = Passwords::new(path.clone());
     let verify =
         async |user: &str, password: &str| passwords.verify(user, &Secret::new(password)).await;
     assert!(verify("alice", "a ü").await.is_ok());
@@ -50,10 +50,10 @@ async fn the_right_password_lets_in() {
     assert!(verify("alice", "new").await.is_ok());
     assert_eq!(verify("alice", "newer").await, Err(Refusal::Password));
     assert_eq!(verify("bob", "b").await, Err(Refusal::Password));
-    let error = Passwords::new(path.clone()).err().expect("malformed").to_string();
+    let error = Passwords::new(path.clone()).check().expect_err("malformed").to_string();
     assert!(error.contains("/p`, line 1: it is not `user:$argon2id$"), "{error}");
     dir.write("p", &format!("alice:{}\nalice:{}", hash("new"), hash("newer")));
-    let error = Passwords::new(path.clone()).err().expect("twice").to_string();
+    let error = Passwords::new(path.clone()).check().expect_err("twice").to_string();
     assert!(error.contains("/p`, line 2: its user has a line already"), "{error}");
     chmod(&path, 0o666);
     assert_eq!(verify("alice", "new").await, Err(Refusal::Files));
@@ -83,7 +83,7 @@ fn a_stranger_costs_as_much_as_a_user() {
 async fn no_more_than_so_many_wait() {
     let dir = Dir::new();
     let path = dir.write("p", &format!("alice:{}", hash("a")));
-    let passwords = Passwords::new(path).expect("well-formed");
+    let passwords = Passwords::new(path);
     let all = u32::try_from(AT_ONCE + WAITING).expect("few");
     let held = passwords.places.acquire_many(all).await.expect("open");
     assert_eq!(passwords.verify("alice", &Secret::new("a")).await, Err(Refusal::Busy));
