@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
 use crate::lock::once_free;
@@ -48,14 +48,20 @@ impl RunFile {
     pub(crate) fn open(directory: &Path) -> io::Result<(Arc<Self>, usize)> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let ended = end_abandoned(directory)?;
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let path = directory.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
-        flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        let (places, has_failed) = (Mutex::default(), AtomicBool::new(false));
-        Ok((Arc::new(Self { file, path, places, has_failed }), ended))
+        for _ in 0..TRIES {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(io::Error::other)?;
+            let path = directory.join(format!("{PREFIX}{:016x}", u64::from_ne_bytes(random)));
+            let mut options = OpenOptions::new();
+            let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+            // Another that begins may take it for one of a dead executor until it is locked.
+            let is_locked = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
+            if is_locked && file.metadata()?.nlink() > 0 {
+                let (places, has_failed) = (Mutex::default(), AtomicBool::new(false));
+                return Ok((Arc::new(Self { file, path, places, has_failed }), ended));
+            }
+        }
+        Err(io::Error::new(io::ErrorKind::WouldBlock, "others remove each file that is made"))
     }
 
     /// Notes a run that is about to start.
@@ -108,7 +114,8 @@ fn end_abandoned(directory: &Path) -> io::Result<usize> {
         if !entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
             continue;
         }
-        let file = File::open(entry.path())?;
+        let path = entry.path();
+        let Some(mut file) = open(&path)? else { continue };
         let locked = once_free(
             || flock(&file, FlockOperation::NonBlockingLockExclusive),
             |error| *error == Errno::WOULDBLOCK,
@@ -119,17 +126,42 @@ fn end_abandoned(directory: &Path) -> io::Result<usize> {
             Err(Errno::WOULDBLOCK) => continue,
             Err(error) => return Err(error.into()),
         }
-        let bytes = fs::read(entry.path())?;
+        let mut bytes = Vec::new();
+        Read::by_ref(&mut file).take(MAX_BYTES).read_to_end(&mut bytes)?;
         let numbers = bytes.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let tags: HashSet<Tag> = numbers.filter_map(Tag::from_number).collect();
         ended += kill_tagged_now(&tags);
-        fs::remove_file(entry.path())?;
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
     }
     Ok(ended)
 }
 
+/// A file of notes. Commands run as the same user, and may put something else in its place, which is let be.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => {
+            tracing::warn!(error = %io::Error::from(error), file = %path.display(), "no file of runs");
+            return Ok(None);
+        }
+    };
+    if file.metadata()?.is_file() {
+        return Ok(Some(file));
+    }
+    tracing::warn!(file = %path.display(), "no file of runs, since it is no file");
+    Ok(None)
+}
+
 const PREFIX: &str = "runs-";
 const PLACE_BYTES: u64 = 8;
+/// So much of a file is read.
+const MAX_BYTES: u64 = 1 << 20;
+const TRIES: u32 = 16;
 
 #[cfg(test)]
 mod tests {
@@ -156,6 +188,16 @@ mod tests {
         // One that lives is left alone.
         let (beside, _) = RunFile::open(&directory).expect("opened");
         assert!(file.path.exists());
+        // What is no file of runs is let be.
+        let mut names =
+            ["fifo", "dir", "link"].map(|name| directory.join(format!("{PREFIX}{name}")));
+        rustix::fs::mkfifoat(rustix::fs::CWD, &names[0], Mode::RWXU).expect("made");
+        fs::create_dir(&names[1]).expect("made");
+        std::os::unix::fs::symlink("nowhere", &names[2]).expect("made");
+        drop(RunFile::open(&directory).expect("opened"));
+        names.rotate_left(1);
+        fs::remove_dir(&names[0]).expect("there");
+        names[1..].iter().for_each(|name| fs::remove_file(name).expect("there"));
         drop((file, beside));
         assert_eq!(fs::read_dir(&directory).expect("there").count(), 0);
     }

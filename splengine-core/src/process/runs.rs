@@ -1,8 +1,9 @@
 //! The runs of this process that have a leader: the children that the engine waits for itself.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
@@ -41,15 +42,27 @@ pub(crate) fn claimed() -> MutexGuard<'static, ClaimedRuns> {
 pub(crate) struct Starting {
     number: u64,
     pub(crate) since: u64,
+    /// Set by the child once it holds nothing that it has inherited.
+    pub(crate) has_closed: Arc<AtomicBool>,
 }
+
+#[derive(Debug)]
+struct Started {
+    since: u64,
+    has_closed: Arc<AtomicBool>,
+}
+
+/// The number of the last one, and those that last.
+type Starts = (u64, BTreeMap<u64, Started>);
 
 impl Starting {
     pub(crate) fn begin() -> Self {
         let since = ticks_now();
+        let has_closed = Arc::new(AtomicBool::new(false));
         let (next, all) = &mut *starting();
         *next += 1;
-        all.insert(*next, since);
-        Self { number: *next, since }
+        all.insert(*next, Started { since, has_closed: Arc::clone(&has_closed) });
+        Self { number: *next, since, has_closed }
     }
 }
 
@@ -63,30 +76,33 @@ impl Drop for Starting {
 /// Waits until all leaders are claimed whose start has begun, for 100 ms at most: loading a program
 /// may take its time. Gives since when the oldest is being started that is not. Blocks.
 pub(crate) fn await_starting() -> Option<u64> {
-    await_begun(Duration::from_millis(100))
+    let state = starting();
+    let begun = state.0;
+    let lasts = |state: &mut Starts| state.1.range(..=begun).next().is_some();
+    let waited = STARTED.wait_timeout_while(state, Duration::from_millis(100), lasts);
+    let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    state.1.range(..=begun).map(|(_, started)| started.since).min()
 }
 
 /// Waits until no child that is being started holds a descriptor any more that this process has
 /// closed before the call: between its birth and the program that it loads, a child has all of them.
-/// A file that was written can be run then. Waits for [`MAX_INHERITED`] at most: a program may be
-/// loaded from a slow file system. Blocks.
+/// A file that was written can be run then. It does not wait until the program is loaded, which may take long: from a
+/// slow file system, or where somebody holds a lease on it. Waits for [`MAX_INHERITED`] at most. Blocks.
 pub(crate) fn await_inherited_closed() {
-    await_begun(MAX_INHERITED);
+    let mut state = starting();
+    let (begun, since) = (state.0, Instant::now());
+    let holds = |started: &Started| !started.has_closed.load(Acquire);
+    while state.1.range(..=begun).any(|(_, started)| holds(started))
+        && since.elapsed() < MAX_INHERITED
+    {
+        // A child can't notify.
+        let waited = STARTED.wait_timeout(state, LOOK_INTERVAL);
+        (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    }
 }
 
-/// Waits for the starts that have begun before the call. Gives since when the oldest lasts that does
-/// still.
-fn await_begun(at_most: Duration) -> Option<u64> {
-    let state = starting();
-    let begun = state.0;
-    let lasts = |state: &mut (u64, BTreeMap<u64, u64>)| state.1.range(..=begun).next().is_some();
-    let waited = STARTED.wait_timeout_while(state, at_most, lasts);
-    let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-    state.1.range(..=begun).map(|(_, since)| *since).min()
-}
-
-fn starting() -> MutexGuard<'static, (u64, BTreeMap<u64, u64>)> {
-    static STARTING: LazyLock<Mutex<(u64, BTreeMap<u64, u64>)>> = LazyLock::new(Mutex::default);
+fn starting() -> MutexGuard<'static, Starts> {
+    static STARTING: LazyLock<Mutex<Starts>> = LazyLock::new(Mutex::default);
     STARTING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -102,3 +118,4 @@ pub(crate) fn ticks_now() -> u64 {
 }
 
 const MAX_INHERITED: Duration = Duration::from_secs(1);
+const LOOK_INTERVAL: Duration = Duration::from_micros(500);

@@ -104,6 +104,8 @@ impl Spawn<'_> {
         // Those of the request come later and so hold.
         limits.extend(self.attributes.limits());
         limits.extend(rlimits(self.limits));
+        let note = self.runs.as_ref().map(|runs| runs.note(tag));
+        let starting = runs::Starting::begin();
         let plan = Plan {
             program: self.program,
             argv: self.argv,
@@ -114,9 +116,8 @@ impl Spawn<'_> {
             limits: &limits,
             attributes: Some(self.attributes.into()),
             cgroup: self.group.as_ref().and_then(Group::dir),
+            has_closed: &starting.has_closed,
         };
-        let note = self.runs.as_ref().map(|runs| runs.note(tag));
-        let starting = runs::Starting::begin();
         let run = runs::ClaimedRun { tag, started: starting.since };
         let (pid, pidfd) = spawn_when_written(&plan).map_err(|(step, error)| match step {
             SpawnStage::Clone => SpawnError::Clone(error),
@@ -213,6 +214,7 @@ fn start_helper(
 ) -> io::Result<OwnedFd> {
     let null = null_to_write()?;
     let workdir = std::fs::File::open("/")?;
+    let starting = runs::Starting::begin();
     let plan = Plan {
         program,
         argv: words,
@@ -223,8 +225,8 @@ fn start_helper(
         limits: &[],
         attributes: None,
         cgroup: None,
+        has_closed: &starting.has_closed,
     };
-    let _starting = runs::Starting::begin();
     sys::spawn(&plan).map(|(_, pidfd)| pidfd).map_err(|(_, error)| error)
 }
 

@@ -4,6 +4,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
@@ -25,6 +26,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) attributes: Option<ChildAttributes>,
     /// The directory of the cgroup that it is born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
+    /// Set once it holds no file that it has inherited.
+    pub(crate) has_closed: &'a AtomicBool,
 }
 
 /// What a new process did not come to.
@@ -55,6 +58,7 @@ pub(crate) fn spawn(plan: &Plan<'_>) -> Result<(Pid, OwnedFd), (SpawnStage, io::
         limits: plan.limits.as_ptr(),
         limit_count: plan.limits.len(),
         attributes: ptr::from_ref(attributes),
+        has_closed: ptr::from_ref(plan.has_closed),
         oom_score_left: false,
         cgroup_procs: -1,
         step: SpawnStage::Clone as c_int,
@@ -115,6 +119,7 @@ struct Child {
     limits: *const (c_int, u64, u64),
     limit_count: usize,
     attributes: *const ChildAttributes,
+    has_closed: *const AtomicBool,
     /// The child could not write its OOM score: it shares this process's memory, and with it that
     /// its files in /proc are root's where this process is not dumpable.
     oom_score_left: bool,
@@ -313,6 +318,7 @@ unsafe fn prepare(child: &mut Child) -> bool {
         // for a program that it loads only after the parent goes on, who may count on it that no
         // file is held open here any more.
         libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0);
+        (*child.has_closed).store(true, Release);
         child.oom_score_left = !shed(&*child.attributes);
         for index in 0..child.limit_count {
             let (resource, soft, hard) = *child.limits.add(index);
