@@ -171,8 +171,8 @@ impl AccountList {
     }
 
     /// Returns the rights of `user`: those that [`user`](Self::user) gives; else those of all of the
-    /// user's tokens together, [`Scopes::NONE`] if the last token was [removed](Accounts::replace), and
-    /// [`Scopes::USER`] if there never was one, all of these bounded by [`others`](Self::others).
+    /// user's tokens together, [`Scopes::NONE`] if the last token, or the name, was [removed](Accounts::replace), and
+    /// [`Scopes::USER`] if there never was either, all of these bounded by [`others`](Self::others).
     #[must_use]
     pub fn rights(&self, user: &UserName) -> Scopes {
         if let Some(scopes) = self.users.get(user) {
@@ -184,14 +184,15 @@ impl AccountList {
         of_tokens.unwrap_or(without).restricted_to(self.others)
     }
 
-    /// Takes over who had tokens in the list `before`, and has neither any more nor is named.
+    /// Takes over who had tokens in the list `before`, or was named there, and neither has any nor is named any more.
     fn succeed(&mut self, before: &Self) {
-        let had = before.tokens.iter().map(|(_, entry)| &entry.user).chain(&before.former);
+        let had = before.tokens.iter().map(|(_, entry)| &entry.user);
+        let had = had.chain(before.users.keys()).chain(&before.former);
         let of_tokens = self.tokens.iter().map(|(_, entry)| &entry.user);
         let has: HashSet<&UserName> = self.users.keys().chain(of_tokens).collect();
         let former: HashSet<UserName> = had.filter(|user| !has.contains(user)).cloned().collect();
         for user in former.difference(&before.former) {
-            tracing::warn!(%user, "the user's last token is gone: no rights until named or given one");
+            tracing::warn!(%user, "the user is not named any more and has no token: no rights until named or given one");
         }
         self.former = former;
     }
@@ -243,8 +244,9 @@ impl Accounts {
     /// are not disturbed; additional rights take effect when their credentials are checked the next
     /// time.
     ///
-    /// A user who had tokens, and has none any more, has no rights until [named](AccountList::user) or given a token
-    /// again, also where they are recognised by something else: to take the last token away never gives rights.
+    /// A user who had tokens or was [named](AccountList::user), and neither has any nor is named any more, has no rights
+    /// until that is so again, also where they are recognised by something else: to take something away never gives
+    /// rights.
     ///
     /// Returns the number of tokens and users whose callers were revoked.
     #[expect(clippy::must_use_candidate, reason = "the count is for a log")]

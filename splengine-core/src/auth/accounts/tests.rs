@@ -85,6 +85,15 @@ fn to_lose_the_last_token_gives_no_rights() {
 }
 
 #[test]
+fn to_be_named_no_more_gives_no_rights() {
+    let watch = scopes(&[Scope::Watch]);
+    let accounts = Accounts::new(AccountList::new().user(user("alice"), watch));
+    assert_eq!(accounts.caller(&user("alice")).scopes(), watch);
+    accounts.replace(AccountList::new());
+    assert_eq!(accounts.caller(&user("alice")).scopes(), Scopes::NONE);
+}
+
+#[test]
 fn nothing_of_a_token_is_shown() {
     let all = list(&[(1, "alice", &[])]);
     let text = format!("{all:?} {:?} {:?}", Accounts::new(all.clone()), hash(1));
