@@ -82,9 +82,9 @@ impl Activity {
         Ok(())
     }
 
-    /// Runs `work`, which answers the request. At most 32 requests of one caller, of one network of unauthenticated
-    /// clients, and of all these are at the beginning of their work at once, on all connections of a server: up to
-    /// where it first waits for something. Others wait for that, so that thousands of requests do not keep those of
+    /// Runs `work`, which answers the request. At most 32 requests of one caller, and of all unauthenticated clients, are
+    /// at the beginning of their work at once, on all connections of a server: up to where it first waits for something;
+    /// of one network of unauthenticated clients at most 4. Others wait for that, so that thousands of requests do not keep those of
     /// other callers waiting. A connection is its first authenticated caller's. On a connection that does not
     /// multiplex, each request also waits until the other tasks of the runtime have had their turn: all that is
     /// pipelined on it is one task.
@@ -208,7 +208,7 @@ mod tests {
     use crate::auth::Network;
     use crate::net::ConnectionLimits;
     use crate::net::stream::Stream;
-    use crate::net::table::{MAX_STARTS, MAX_UNSTARTED, Progress, Table};
+    use crate::net::table::{MAX_SITE_STARTS, MAX_STARTS, MAX_UNSTARTED, Progress, Table};
     use crate::user_name::UserName;
 
     fn table() -> Arc<Table> {
@@ -259,18 +259,29 @@ mod tests {
 
     #[tokio::test]
     async fn of_all_unauthenticated_requests_so_many_begin_at_once() {
-        let table = table();
-        let [one, other] = [connection_in(&table, 1).await, connection_in(&table, 2).await];
-        let [place, other] = [&one, &other].map(|state| state.place.as_ref().expect("it has one"));
-        let mut busy = Vec::new();
-        for _ in 0..MAX_STARTS {
-            let mut turn = place.start(None).expect("unbounded");
-            turn.wait().await;
-            busy.push(turn);
+        let (table, mut sites) = (table(), Vec::new());
+        for last in 1..10 {
+            sites.push(connection_in(&table, last).await);
         }
+        let start = |state: &Arc<ConnectionState>, user: Option<&UserName>| {
+            let place = state.place.as_ref().expect("it has one");
+            place.start(user).expect("unbounded")
+        };
+        let (mut busy, other) = (Vec::new(), sites.pop().expect("nine"));
+        for state in &sites {
+            for _ in 0..MAX_SITE_STARTS {
+                let mut turn = start(state, None);
+                turn.wait().await;
+                busy.push(turn);
+            }
+            let mut next = start(state, None);
+            let of_site = timeout(Duration::from_millis(20), next.wait()).await;
+            assert!(of_site.is_err(), "one site has so many");
+        }
+        assert_eq!(busy.len(), MAX_STARTS);
         let alice: UserName = "alice".parse().expect("a user name");
-        place.start(Some(&alice)).expect("unbounded").wait().await;
-        let mut start = other.start(None).expect("unbounded");
+        start(&sites[0], Some(&alice)).wait().await;
+        let mut start = start(&other, None);
         assert!(timeout(Duration::from_millis(50), start.wait()).await.is_err());
         busy.pop();
         start.wait().await;

@@ -15,9 +15,9 @@ use std::time::Duration;
 pub struct HttpBounds;
 
 impl HttpBounds {
-    /// Maximum number of bytes, 64 KiB, that are read of a client of HTTP/1.1 and not worked at, and of those
+    /// Maximum number of bytes, 32 KiB, that are read of a client of HTTP/1.1 and not worked at, and of those
     /// that are written and not sent. No head is longer.
-    pub const MAX_BUFFERED_BYTES: usize = 64 << 10;
+    pub const MAX_BUFFERED_BYTES: usize = 32 << 10;
     /// Maximum number of requests, 128, that a client of HTTP/2 may have open at once.
     pub const MAX_STREAMS: u32 = 128;
     /// Maximum number of bytes, 64 KiB, of the body of a request over HTTP/2 that are received before they are

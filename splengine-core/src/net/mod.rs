@@ -24,6 +24,7 @@ mod listen_addr;
 mod listener;
 mod log_budget;
 mod origin;
+mod pacer;
 mod peer;
 mod server;
 mod socket_file;

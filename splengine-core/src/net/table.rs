@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::auth::Network;
 use crate::net::http2_memory::{CONNECTION_BYTES, Http2Budgets};
 use crate::net::limits::ConnectionLimits;
+use crate::net::pacer::Pacer;
 use crate::net::stream::Stream;
 use crate::quota::{
     CallerPlace, CallerPlaces, KeyedPermit, KeyedSemaphore, MemoryBudget, note_connection_closed,
@@ -24,12 +25,14 @@ use crate::user_name::UserName;
 pub(crate) struct Table {
     pub(crate) limits: ConnectionLimits,
     pub(crate) http2_budgets: Arc<Http2Budgets>,
-    /// Requests of HTTP whose work begins.
+    /// Requests of HTTP whose work begins, of callers and of all unauthenticated connections.
     starts: KeyedSemaphore<TurnKey>,
-    /// Those of them that are of unauthenticated connections.
-    unauthenticated_starts: Arc<Semaphore>,
+    /// Those of unauthenticated connections, by site.
+    site_starts: KeyedSemaphore<TurnKey>,
     /// Connections of HTTP/2 whose requests are read.
     reads: KeyedSemaphore<TurnKey>,
+    /// Of all that are unauthenticated, behind those of their own site.
+    reads_of_all: Pacer,
     /// Of authenticated connections that never make room.
     shares: CallerPlaces,
     state: Mutex<State>,
@@ -107,15 +110,15 @@ struct Stage {
 pub(crate) enum TurnKey {
     User(UserName),
     Network(Network),
+    /// All unauthenticated connections.
+    Unauthenticated,
 }
 
-/// Place of a request among those that begin, of its key and, if it is unauthenticated, of all such requests.
+/// Place of a request among those that begin, of its caller or site, and of a site among those of all.
 #[derive(Debug)]
 pub(crate) struct StartPermit {
     of_key: KeyedPermit<TurnKey>,
-    /// Until it is its turn.
-    of_all: Option<Arc<Semaphore>>,
-    permit: Option<OwnedSemaphorePermit>,
+    of_all: Option<KeyedPermit<TurnKey>>,
 }
 
 impl Table {
@@ -134,8 +137,9 @@ impl Table {
             limits,
             http2_budgets,
             starts: KeyedSemaphore::new(MAX_STARTS),
-            unauthenticated_starts: Arc::new(Semaphore::new(MAX_STARTS)),
+            site_starts: KeyedSemaphore::new(MAX_SITE_STARTS),
             reads: KeyedSemaphore::new(1),
+            reads_of_all: Pacer::default(),
             shares,
             state: Mutex::default(),
             changed: Notify::new(),
@@ -424,9 +428,8 @@ impl StartPermit {
     /// Waits until the request may begin.
     pub(crate) async fn wait(&mut self) {
         self.of_key.wait().await;
-        if let Some(of_all) = self.of_all.take() {
-            // It is never closed.
-            self.permit = of_all.acquire_owned().await.ok();
+        if let Some(of_all) = &mut self.of_all {
+            of_all.wait().await;
         }
     }
 }
@@ -442,29 +445,42 @@ impl TableEntry {
 
     /// Begins a request of `user`, or of an unauthenticated client.
     pub(crate) fn start(&self, user: Option<&UserName>) -> Option<StartPermit> {
-        let of_key = self.table.starts.enter(self.turn_key(user)).ok()?;
-        let of_all = user.is_none().then(|| Arc::clone(&self.table.unauthenticated_starts));
-        Some(StartPermit { of_key, of_all, permit: None })
+        let of_key = self.starts(user).enter(self.turn_key(user)).ok()?;
+        let of_all = user.is_none().then(|| self.table.starts.enter(TurnKey::Unauthenticated));
+        Some(StartPermit { of_key, of_all: of_all.transpose().ok()? })
+    }
+
+    fn starts(&self, user: Option<&UserName>) -> &KeyedSemaphore<TurnKey> {
+        match user {
+            Some(_) => &self.table.starts,
+            None => &self.table.site_starts,
+        }
     }
 
     /// Begins to read requests of `user`, or of an unauthenticated client. Returns what to wait for, if anything: the
-    /// turn among the connections, and until most of the requests that were read before have begun.
+    /// turn among the connections, and until most of the requests that were read before have begun; of an
+    /// unauthenticated client then its turn among all that are.
     pub(crate) fn read(
         &self,
         user: Option<&UserName>,
     ) -> Option<impl Future<Output = ()> + Send + Sync + use<>> {
-        let key = self.turn_key(user);
-        let (starts, mut turn) = (self.table.starts.clone(), self.table.reads.enter(key).ok()?);
-        if turn.try_wait() && starts.count_of(turn.key()) < MAX_UNSTARTED {
+        let (starts, key) = (self.starts(user).clone(), self.turn_key(user));
+        let mut turn = self.table.reads.enter(key).ok()?;
+        let pacer = user.is_none().then(|| self.table.reads_of_all.clone());
+        let is_now = turn.try_wait() && starts.count_of(turn.key()) < MAX_UNSTARTED;
+        if is_now && pacer.is_none() {
             return None;
         }
         Some(async move {
-            let turn = async {
+            let of_key = async {
                 turn.wait().await;
                 starts.until_fewer(turn.key(), MAX_UNSTARTED).await;
             };
             // Whose turn it is may be held up by its client.
-            let _ = timeout(READ_TURN_TIMEOUT, turn).await;
+            let _ = timeout(READ_TURN_TIMEOUT, of_key).await;
+            if let Some(pacer) = pacer {
+                pacer.turn().await;
+            }
         })
     }
 
@@ -558,9 +574,11 @@ impl TableEntry {
     }
 }
 
-/// How many requests of one caller, of one unauthenticated network, and of all unauthenticated clients begin at once.
+/// How many requests of one caller, and of all unauthenticated clients begin at once.
 pub(crate) const MAX_STARTS: usize = 32;
-/// With so many requests of one caller, or network, that were read and have not begun, no more are read.
+/// How many of one site of unauthenticated clients do: so many of each wait before one of another site has its turn.
+pub(crate) const MAX_SITE_STARTS: usize = 4;
+/// With so many requests of one caller, or of one site of unauthenticated clients, that were read and have not begun, no more are read.
 pub(crate) const MAX_UNSTARTED: usize = 64;
 /// How long a connection waits for its turn to read requests.
 const READ_TURN_TIMEOUT: Duration = Duration::from_secs(1);
