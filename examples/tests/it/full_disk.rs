@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::server::*;
+use crate::skipped::{Need, skip};
 
 /// A file system of so many bytes, in a mount namespace that a process holds.
 struct SmallDisk {
@@ -101,14 +102,13 @@ fn over(addr: &str, id: &str) -> Value {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test tells why it leaves something out")]
 fn what_callers_write_ends_before_the_disk_is_full_and_batches_go_on() {
     const MIB: usize = 1 << 20;
     let disk = match SmallDisk::mount(48 << 20) {
         Ok(disk) => disk,
         Err(reason) => {
-            eprintln!("skipped: there can be no small file system here: {reason}");
-            return;
+            let reason = format!("there can be no small file system here: {reason}");
+            return skip(Need::Mount, reason);
         }
     };
     let settings = tempfile::tempdir().expect("a directory");

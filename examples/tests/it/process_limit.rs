@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::conformance::{CODES, Trusting, avro_call, text};
 use crate::reload::login;
 use crate::server::*;
+use crate::skipped::{Need, skip};
 
 const SHORTAGE: &str = "the host is out of resources at the moment";
 
@@ -108,9 +109,8 @@ impl Drop for Filled {
     }
 }
 
-#[expect(clippy::print_stderr, reason = "a test tells why it leaves something out")]
 fn user() -> Option<User> {
-    User::new().map_err(|reason| eprintln!("skipped: {reason}")).ok()
+    User::new().map_err(|reason| skip(Need::Root, reason)).ok()
 }
 
 fn refused(told: (u16, String)) {

@@ -50,13 +50,11 @@ impl Attributes {
 
     pub(crate) fn raise_oom_score_adj(&mut self, at_least: u16) {
         let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-        let (own, wanted) = (own.trim().parse().unwrap_or(0), i32::from(at_least.min(1000)));
-        self.oom_score_adj = (own < wanted).then_some(wanted);
+        self.oom_score_adj = raised(own.trim().parse().unwrap_or(0), at_least.min(1000).into());
     }
 
     pub(crate) fn raise_nice(&mut self, at_least: u8) {
-        let (own, wanted) = (getpriority_process(None).unwrap_or(0), i32::from(at_least.min(19)));
-        self.nice = (own < wanted).then_some(wanted);
+        self.nice = raised(getpriority_process(None).unwrap_or(0), at_least.min(19).into());
     }
 
     /// The soft limits that a child gets, of what it could have.
@@ -100,6 +98,11 @@ impl From<&Attributes> for ChildAttributes {
     }
 }
 
+/// What a child gets where it must not inherit `own`, which is less than it is to have at least.
+fn raised(own: i32, at_least: i32) -> Option<i32> {
+    (own < at_least).then_some(at_least)
+}
+
 /// Whether a value of ioprio_get(2) means the real-time class, or the upper half of the usual one.
 fn is_preferred(io_priority: i64) -> bool {
     const CLASS_SHIFT: u32 = 13;
@@ -110,6 +113,19 @@ fn is_preferred(io_priority: i64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_engine_has_less_of_its_runs_have_less_of() {
+        for (own, at_least, given) in [
+            (-100, 0, Some(0)),
+            (-1000, 300, Some(300)),
+            (0, 300, Some(300)),
+            (0, 0, None),
+            (400, 300, None),
+        ] {
+            assert_eq!(raised(own, at_least), given, "{own}, at least {at_least}");
+        }
+    }
 
     #[test]
     fn only_a_better_access_to_disks_is_taken_back() {

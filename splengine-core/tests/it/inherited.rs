@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getpriority_process, getrlimit, setrlimi
 use splengine_core::local::LocalExecutorBuilder;
 use splengine_core::{Engine, LocalExecutor, Request};
 
+use crate::skipped::{Need, skip};
 use crate::support::*;
 
 async fn printed(
@@ -45,6 +46,9 @@ async fn what_is_configured_is_what_programs_have() {
 }
 
 const LINE: &str = "a program has: ";
+const OWN_LINE: &str = "the engine's OOM score: ";
+/// An OOM score of an engine that is to outlive its runs.
+const PREFERRED: i32 = -100;
 
 /// An engine with more than usual, as [`wrapped`] starts it: prints what a program has.
 #[test]
@@ -60,11 +64,14 @@ fn main_of_a_preferred_engine() {
     // As a server does that has many connections.
     set(Resource::Nofile, 400);
     set(Resource::Core, getrlimit(Resource::Core).maximum.unwrap_or(1 << 40));
+    // Not each host lets it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", PREFERRED.to_string());
+    writeln!(std::io::stdout(), "{OWN_LINE}{}", own_oom_score_adj()).expect("it is read");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
         let engine = Engine::builder(builder.build().expect("set up")).build().expect("built");
         let script = "ulimit -Sn; ulimit -Sc; nice; ionice; chrt -p $$ | head -1; \
-                      grep CapAmb: /proc/self/status";
+                      grep CapAmb: /proc/self/status; cat /proc/self/oom_score_adj";
         let request = Request::new("sh -c").arg(script);
         let run = engine.execute(&caller("alice"), request).await.expect("starts");
         for line in text(&run.capture().await.stdout).lines() {
@@ -111,7 +118,10 @@ fn wrapped(with_privileges: bool) -> Option<Command> {
 #[test]
 fn programs_have_no_more_than_usual_of_what_the_engine_has() {
     for with_privileges in [false, true] {
-        let Some(mut command) = wrapped(with_privileges) else { continue };
+        let Some(mut command) = wrapped(with_privileges) else {
+            skip(Need::Privileges, "there can be no engine that is preferred to others here");
+            continue;
+        };
         let words = ["--exact", "inherited::main_of_a_preferred_engine", "--ignored"];
         let output = command.args(words).arg("--nocapture").output().expect("starts");
         let told = String::from_utf8_lossy(&output.stdout);
@@ -127,6 +137,12 @@ fn programs_have_no_more_than_usual_of_what_the_engine_has() {
             assert!(has.get(4).is_some_and(|policy| policy.ends_with("SCHED_OTHER")), "{told}");
             let none = has.get(5).and_then(|line| line.split_ascii_whitespace().nth(1));
             assert!(none.is_some_and(|set| set.trim_matches('0').is_empty()), "ambient: {told}");
+        }
+        let own = told.lines().find_map(|line| line.split_once(OWN_LINE)).expect("told").1;
+        let own: i32 = own.parse().expect("a number");
+        assert_eq!(has.get(6), Some(&&*own.max(0).to_string()), "OOM score: {told}");
+        if own != PREFERRED {
+            skip(Need::OomScore, "an engine may not be killed later than others here");
         }
     }
 }

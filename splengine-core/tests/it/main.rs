@@ -42,6 +42,7 @@ mod session_reads;
 mod session_store;
 mod sessions;
 mod sharing;
+mod skipped;
 mod store;
 mod streams;
 mod support;

@@ -6,6 +6,7 @@ use splengine_core::local::CgroupMode;
 use splengine_core::{Reason, Request, Run};
 use tokio::time::Instant;
 
+use crate::skipped::{Need, skip};
 use crate::support::*;
 
 /// Children that got away from their parent in every way there is, each of whom writes its number.
@@ -233,6 +234,8 @@ async fn a_run_in_a_runtime_that_ends_is_killed() {
     eventually("the process is gone", || !is_alive(pid)).await;
 }
 
+const NO_CGROUP: &str = "runs get no cgroup of their own here";
+
 /// The cgroup that a run is in, as a directory, if runs get one here.
 async fn cgroup_of_a_run(bench: &Bench) -> Option<PathBuf> {
     let captured = bench.run(Request::new("cat /proc/self/cgroup")).await;
@@ -249,7 +252,9 @@ async fn cgroup_of_a_run(bench: &Bench) -> Option<PathBuf> {
 #[tokio::test]
 async fn what_runs_left_in_the_background_takes_no_descriptors() {
     let bench = bench_with(CgroupMode::Auto, |builder| builder);
-    let Some(group) = cgroup_of_a_run(&bench).await else { return };
+    let Some(group) = cgroup_of_a_run(&bench).await else {
+        return skip(Need::Cgroup, NO_CGROUP);
+    };
     let own = group.parent().expect("the engine's own");
     let open = || {
         let all = std::fs::read_dir("/proc/self/fd").expect("Linux has it").flatten();
@@ -285,7 +290,9 @@ async fn what_runs_left_in_the_background_takes_no_descriptors() {
 #[tokio::test]
 async fn an_engine_ends_what_a_dead_one_left_and_nothing_of_a_living_one() {
     let living = bench_with(CgroupMode::Auto, |builder| builder);
-    let Some(group) = cgroup_of_a_run(&living).await else { return };
+    let Some(group) = cgroup_of_a_run(&living).await else {
+        return skip(Need::Cgroup, NO_CGROUP);
+    };
     let mut run = living.start(sh("echo begun; read line; echo still here").stdin(never())).await;
     read_until(&mut run, "begun").await;
 
@@ -334,7 +341,9 @@ fn sleeper_in(cgroup: &Path) -> std::process::Child {
 #[tokio::test]
 async fn a_cgroup_that_was_killed_once_kills_nobody_later() {
     let bench = bench_with(CgroupMode::Auto, |builder| builder);
-    let Some(group) = cgroup_of_a_run(&bench).await else { return };
+    let Some(group) = cgroup_of_a_run(&bench).await else {
+        return skip(Need::Cgroup, NO_CGROUP);
+    };
     std::fs::write(group.join("cgroup.kill"), "1").expect("killed");
     assert_eq!(cgroup_of_a_run(&bench).await, Some(group), "it is used again");
     let captured = bench.run(sh("exit 7")).await;

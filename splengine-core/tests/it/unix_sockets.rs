@@ -24,6 +24,8 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::skipped::{Need, skip};
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A directory in which other users find a socket.
@@ -211,7 +213,7 @@ async fn peers_that_left_are_noticed() {
 #[tokio::test]
 async fn places_are_counted_by_uid() {
     if !geteuid().is_root() {
-        return;
+        return skip(Need::Root, "only root can connect as another user");
     }
     let (_directory, path) = directory();
     let listener = Listener::bind_unix(&path, 0o666).await.expect("bound");
