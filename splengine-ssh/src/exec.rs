@@ -54,11 +54,47 @@ pub(crate) async fn run(
     Ok(reply.finish(exit).await)
 }
 
-/// As a shell tells of a command that it can't run or read; 255 where the engine refused it.
+/// As a shell tells of a command that it can't run or read; else by the kind of the error.
 pub(crate) fn code(error: &ExecuteError) -> u32 {
     match error {
         ExecuteError::Split(SplitError::Operator(_)) => MISUSE,
-        error if error.kind() == ErrorKind::Internal => 254,
-        _ => error.exit_code().and_then(|code| u32::try_from(code).ok()).unwrap_or(REFUSED),
+        _ => error
+            .exit_code()
+            .and_then(|code| u32::try_from(code).ok())
+            .unwrap_or_else(|| code_of(error.kind())),
+    }
+}
+
+/// The exit status of a command that did not run: 255 where the engine refused it, and 254 where it failed.
+fn code_of(kind: ErrorKind) -> u32 {
+    match kind {
+        ErrorKind::Internal => 254,
+        _ => REFUSED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kind_is_told_as_success_or_as_a_programs_own_end() {
+        for &kind in ErrorKind::ALL {
+            let expected = if kind == ErrorKind::Internal { 254 } else { 255 };
+            assert_eq!(code_of(kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_shells_have_a_status_for_is_told_by_that() {
+        for (error, expected) in [
+            (ExecuteError::Split(SplitError::Operator("`|`")), MISUSE),
+            (ExecuteError::ProgramNotFound("a".to_owned()), 127),
+            (ExecuteError::ProgramUnusable { program: "a".to_owned(), problem: "" }, 126),
+            (ExecuteError::NoSession("a".to_owned()), REFUSED),
+            (ExecuteError::internal("a fault"), 254),
+        ] {
+            assert_eq!(code(&error), expected, "{error}");
+        }
     }
 }
