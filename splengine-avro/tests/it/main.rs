@@ -17,6 +17,7 @@ mod large_messages;
 mod messages;
 #[cfg(feature = "tls")]
 mod mutual_tls;
+mod nested;
 mod protocols;
 mod shares;
 #[path = "../../../splengine-core/tests/it/sharing.rs"]
