@@ -16,7 +16,7 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use splengine_core::auth::{AuthorizationError, ClientCertificate, CredentialSource, Credentials};
+use splengine_core::auth::{ClientCertificate, CredentialSource, Credentials};
 use splengine_core::net::{Activity, ConnectionHandle, HttpBounds, OriginPolicy, PeerAddress};
 use splengine_core::quota::{GatherError, GatherLimits, MemoryError};
 use splengine_core::{Caller, ErrorKind};
@@ -412,13 +412,7 @@ fn credentials(headers: &HeaderMap) -> Result<Option<Credentials>, Refusal> {
     match Credentials::from_authorization(values) {
         Ok(Credentials::None) => Ok(None),
         Ok(shown) => Ok(Some(shown)),
-        Err(error @ AuthorizationError::Several) => {
-            Err(refusal(StatusCode::BAD_REQUEST, &error.to_string()))
-        }
-        Err(error) => {
-            let refused = refusal(StatusCode::UNAUTHORIZED, &error.to_string());
-            Err(Refusal { asks: true, ..refused })
-        }
+        Err(error) => Err(Refusal::of(Failure::of_kind(error.kind(), error.to_string(), None))),
     }
 }
 
@@ -500,6 +494,7 @@ impl Refusal {
     /// Of what a request is refused for before its call.
     fn of(failure: Failure) -> Self {
         let status = match failure.code {
+            ErrorCode::InvalidRequest => StatusCode::BAD_REQUEST,
             ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
             ErrorCode::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,

@@ -199,7 +199,7 @@ impl From<BatchError> for Problem {
 
 impl From<AuthorizationError> for Problem {
     fn from(error: AuthorizationError) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, error.to_string())
+        Self::of_kind(error.kind(), error.to_string(), None)
     }
 }
 

@@ -1,6 +1,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use crate::ErrorKind;
 use crate::auth::{Credentials, Secret};
 
 impl Credentials {
@@ -93,6 +94,18 @@ pub enum AuthorizationError {
     /// A field that is neither a bearer token nor a name and password.
     #[error("credentials must be of the form `Bearer TOKEN`")]
     Form,
+}
+
+impl AuthorizationError {
+    /// The kind, for an adapter's table: [`Malformed`](ErrorKind::Malformed) for several fields, and
+    /// [`Unauthenticated`](ErrorKind::Unauthenticated) for one in another form.
+    #[must_use]
+    pub fn kind(self) -> ErrorKind {
+        match self {
+            Self::Several => ErrorKind::Malformed,
+            Self::Form => ErrorKind::Unauthenticated,
+        }
+    }
 }
 
 #[cfg(test)]
