@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, openat, unlinkat};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, chmodat, memfd_create, openat, unlinkat};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
@@ -147,9 +147,11 @@ impl PtyHost {
 
     /// Starts the PTY host. It gets its socket from us, so that there is nothing to wait for.
     async fn start(&self) -> io::Result<()> {
-        let _ = unlinkat(&self.0.directory, SOCKET, rustix::fs::AtFlags::empty());
+        let _ = unlinkat(&self.0.directory, SOCKET, AtFlags::empty());
         let listener = above_stdio(unix_socket()?)?;
         bind(&listener, &SocketAddrUnix::new(self.path())?)?;
+        // Under whatever umask.
+        chmodat(&self.0.directory, SOCKET, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
         listen(&listener, BACKLOG)?;
         let inner = Arc::clone(&self.0);
         let started = tokio::task::spawn_blocking(move || {
