@@ -1,10 +1,13 @@
 use std::time::Duration;
 
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use splengine_core::auth::{Access, StaticTokens};
 use splengine_core::net::ConnectionLimits;
 use splengine_core::{Caller, Engine, LocalExecutor};
 use splengine_http::HttpServer;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
 
 use crate::support::{ALICE, BOB, How, server, server_on, server_with};
 
@@ -415,4 +418,37 @@ async fn web_sockets_without_a_ticket_make_room_for_others() {
         client.send(json!({"type": "ping"})).await;
         client.frame("pong").await;
     }
+}
+
+#[tokio::test]
+async fn an_http_2_connection_that_only_answers_pings_is_closed() {
+    let server = server().await;
+    let stream = TcpStream::connect(server.addr).await.expect("connects");
+    let (executor, stream) = (TokioExecutor::new(), TokioIo::new(stream));
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(executor, stream).await.expect("HTTP/2");
+    let served = tokio::spawn(connection);
+    let request = http::Request::get(format!("http://{}/api/v1/sessions", server.addr));
+    let request = request.header("authorization", ALICE).body(axum::body::Body::empty());
+    let answer = client.send_request(request.expect("built")).await.expect("answered");
+    assert_eq!(answer.status(), 200);
+    drop(answer);
+
+    // The clock is moved here alone: not while a thread is at work.
+    tokio::time::pause();
+    let (done, waits) = std::sync::mpsc::channel::<()>();
+    let working = tokio::task::spawn_blocking(move || waits.recv().is_err());
+    let begun = Instant::now();
+    while !served.is_finished() {
+        assert!(begun.elapsed() < Duration::from_secs(200), "it stays");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        // Meanwhile the pings of each 20 s are answered.
+        assert!(server.http("GET /nothing HTTP/1.1", "").await.starts_with("HTTP/1.1 404"));
+    }
+    let stayed = begun.elapsed();
+    let idle = Duration::from_secs(75)..Duration::from_secs(90);
+    assert!(idle.contains(&stayed), "closed after {stayed:?}");
+    assert_eq!(server.engine.stats().connections.timed_out, 1);
+    drop((client, done));
+    assert!(working.await.expect("no panic"));
 }
