@@ -3,11 +3,12 @@
 
 const REFERENCE: &str = include_str!("SETTINGS.md");
 
-/// What is wrong at byte `start` of `text`, which `problem` says in the words of the TOML reader.
+/// What is wrong at byte `start` of `text`, if the place is known, which `problem` says in the words of the TOML reader.
 ///
 /// Names the line, and what the key there is for: its unit, its bounds and its default. No value is shown, for
 /// it may be a token.
-pub(crate) fn of(text: &str, start: usize, problem: &str) -> String {
+pub(crate) fn of(text: &str, start: Option<usize>, problem: &str) -> String {
+    let Some(start) = start else { return plain(problem) };
     let before = text.get(..start).unwrap_or_default();
     let line = 1 + before.matches('\n').count();
     let problem = plain(problem);
@@ -50,6 +51,8 @@ fn plain(problem: &str) -> String {
         None => problem.to_owned(),
     };
     let words = [
+        ("cannot recurse further; max recursion depth met", "is nested too deep"),
+        ("recursion limit", "is nested too deep"),
         ("a nonzero u64", "a whole number of at least 1"),
         ("a nonzero u32", "a whole number of at least 1, and of at most 4294967295"),
         ("expected usize", "expected a whole number"),

@@ -24,8 +24,8 @@ pub(crate) struct File {
     /// Directory outside which no command runs and no file is served. Default: `/spl` if there is one, else
     /// the directory that the server is started in.
     pub(crate) root: Option<PathBuf>,
-    /// Shell of terminal sessions: an absolute path, or a name on the commands' PATH. Default: bash, or sh
-    /// where there is none.
+    /// Shell of terminal sessions: an absolute path, or a name on the commands' PATH. Below root it is a file as
+    /// any other: callers with `files` can replace it. Default: bash, or sh where there is none.
     pub(crate) shell: Option<String>,
     /// HTTP server; see [`http`](#http).
     #[serde(default, deserialize_with = "text_or_table")]
@@ -501,7 +501,8 @@ pub(crate) struct GuessingTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ProgramTable {
     /// Program whose arguments the words of a command are: an absolute path, or a name on the commands' PATH.
-    /// Default: none; the first word of a command names its program.
+    /// Below root it is a file as any other: callers with `files` can replace it. Default: none; the first word
+    /// of a command names its program.
     pub(crate) path: Option<String>,
     /// Table of regular expressions, `stdout` and `stderr`: a run that exits with 0, but prints a line on
     /// that stream that matches, is reported with exit code 1. Default: none.
@@ -735,7 +736,7 @@ impl File {
         let name = format!("--config {}", path.display());
         let text = own_files::read_text(path, &name)?;
         let mut file: Self = toml::from_str(&text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
+            let start = error.span().filter(|span| span.end > 0).map(|span| span.start);
             UsageError::new(&name, &complaint::of(&text, start, error.message()))
         })?;
         if !file.token.is_empty() {

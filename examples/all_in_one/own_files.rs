@@ -10,7 +10,7 @@ use splengine_core::local::LocalExecutorBuilder;
 
 use crate::args::Args;
 use crate::file::File;
-use crate::settings::UsageError;
+use crate::settings::{Address, UsageError};
 
 /// Reads a file that the settings name, of [`MAX_FILE_BYTES`] at most.
 pub(crate) fn read(path: &Path, name: &str) -> Result<Vec<u8>, UsageError> {
@@ -34,13 +34,23 @@ pub(crate) fn read_text(path: &Path, name: &str) -> Result<String, UsageError> {
 /// Enough for the tokens of a hundred thousand users.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
-/// Every file and directory that the settings name, with what to call the setting.
+/// Every file, directory and UNIX socket that the settings name, with what to call the setting; but root, and the
+/// programs that callers run.
 pub(crate) struct OwnFiles(Vec<(String, PathBuf)>);
 
 impl OwnFiles {
     pub(crate) fn gather(args: &Args, file: &File) -> Self {
         let (avro, ssh) = (&file.avro, &file.ssh);
         let keys = args.authorized_keys.as_ref().or(file.authorized_keys.as_ref());
+        let sockets = [
+            ("http", args.http.as_ref().or(file.http.address.as_ref())),
+            ("ws", args.ws.as_ref().or(file.ws.address.as_ref())),
+            ("ssh", args.ssh.as_ref().or(file.ssh.address.as_ref())),
+            ("avro", args.avro.as_ref().or(file.avro.address.as_ref())),
+        ];
+        let sockets = sockets.into_iter().filter_map(|(server, address)| {
+            Some((args.culprit(server), Address::socket_path(address?)?))
+        });
         let named = [
             (args.culprit("tokens"), args.tokens.as_ref().or(file.tokens.as_ref())),
             (args.culprit("authorized_keys"), keys),
@@ -58,7 +68,7 @@ impl OwnFiles {
         let certificates = ssh.host_certificates.iter();
         let certificates =
             certificates.map(|path| ("[ssh] host-certificates".to_owned(), path.clone()));
-        Self(named.chain(host_keys).chain(certificates).collect())
+        Self(named.chain(host_keys).chain(certificates).chain(sockets).collect())
     }
 
     /// Hides them from callers of `Files`, and warns of those that lie below root.

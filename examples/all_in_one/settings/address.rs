@@ -49,6 +49,14 @@ impl Address {
         }
         Ok(Some(Self::Tcp(addresses)))
     }
+
+    /// The path of the UNIX socket that `text` names, if it names one.
+    pub(crate) fn socket_path(text: &str) -> Option<PathBuf> {
+        match unix_socket(text.strip_prefix("unix:")?) {
+            Ok(Self::Unix { path, .. }) => Some(path),
+            _ => None,
+        }
+    }
 }
 
 /// `PATH`, or `PATH,mode=0660`.

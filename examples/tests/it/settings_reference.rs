@@ -104,7 +104,7 @@ fn write_rows(text: &mut String, fields: &[Field]) {
 }
 
 /// The structs of a source, with their fields.
-fn tables(source: &str) -> Vec<(String, Vec<Field>)> {
+pub(crate) fn tables(source: &str) -> Vec<(String, Vec<Field>)> {
     let items = syn::parse_file(source).expect("Rust").items;
     let structs = items.into_iter().filter_map(|item| match item {
         Item::Struct(item) => match item.fields {
