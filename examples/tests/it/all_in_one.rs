@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::server::*;
+use crate::skipped::{Need, skip};
 
 #[test]
 fn it_says_once_that_it_is_ready() {
@@ -23,6 +24,30 @@ fn it_says_once_that_it_is_ready() {
     all.server.signal(Signal::TERM);
     let (code, out, err) = all.server.wait();
     assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
+}
+
+#[test]
+fn it_says_that_all_commands_run_as_one_user() {
+    let all = all_in_one(&[]);
+    all.server.logs(1, "they all run as this one user");
+    all.server.signal(Signal::TERM);
+    let (_, _, log) = all.server.wait();
+    let line = log.lines().find(|line| line.contains("they all run as this one user"));
+    let line = line.expect("it was there");
+    let own = format!("uid={}", rustix::process::geteuid().as_raw());
+    assert!(line.contains("WARN") && line.contains(&own), "{line}");
+    assert!(line.contains("`execute` or `sessions`"), "{line}");
+}
+
+#[test]
+fn what_an_integrator_has_to_write_is_short() {
+    let main = include_str!("../../all_in_one/main.rs");
+    assert!(main.lines().count() < 120, "{} lines", main.lines().count());
+    let readme = include_str!("../../../README.md");
+    let example = readme.split("```rust,no_run\n").nth(1).expect("an example of embedding");
+    let example = example.split("```").next().expect("its end");
+    assert!(example.contains("Engine::builder") && example.contains("HttpServer"), "{example}");
+    assert!(example.lines().count() < 25, "{} lines", example.lines().count());
 }
 
 #[test]
@@ -354,7 +379,7 @@ impl Drop for SmallMemory {
 fn a_kill_for_memory_is_told_from_any_other() {
     let Some(memory) = SmallMemory::make() else {
         // Without it the kernel would have to run out of memory as a whole.
-        return;
+        return skip(Need::CgroupV1, "there can be no cgroup with little memory here");
     };
     let root = tempfile::tempdir().expect("a directory");
     let server = example("all-in-one");

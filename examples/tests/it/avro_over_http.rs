@@ -4,6 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::conformance::text;
 use crate::server::{ALICE, all_in_one};
 
 fn answer(addr: &str, head: &str, announced: usize, body: &[u8]) -> String {
@@ -17,6 +18,42 @@ fn answer(addr: &str, head: &str, announced: usize, body: &[u8]) -> String {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("an answer");
     String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// As to the server of Avro itself, whose own tests have each of the limits.
+#[test]
+fn a_protocol_beyond_the_limits_is_refused_in_words() {
+    let server = all_in_one(&["--avro", "127.0.0.1:0"]);
+    let nested = |depth: u8| {
+        let depth = usize::from(depth);
+        let (open, close) = (r#"{"type":"array","items":"#.repeat(depth), "}".repeat(depth));
+        format!(
+            r#"{{"protocol":"Other","namespace":"com.splectrum.rpc","types":[{{"name":"Command",
+            "type":"record","fields":[{{"name":"command","type":"string"}},
+            {{"name":"args","type":{{"type":"array","items":"string"}}}}]}}],"messages":{{
+            "execute":{{"request":[{{"name":"command","type":"Command"}}],"response":"null"}},
+            "run":{{"request":[{{"name":"further","type":{open}"int"{close}}}],"response":"null"}}}}}}"#
+        )
+    };
+    for (depth, refusal) in [(50, None), (100, Some("more than 64 deep"))] {
+        let protocol = nested(depth);
+        // By its hash it would be taken for the one before.
+        let mut message = vec![depth; 16];
+        message.push(2);
+        text(protocol.as_bytes(), &mut message);
+        message.extend([0x5a; 16]);
+        // Without metadata, twice.
+        message.extend(b"\0\0\x0eexecute\x08echo\x02\x04hi\0");
+        let framed = (message.len() as u32).to_be_bytes();
+        let framed = [&framed[..], &message, &[0; 4]].concat();
+        let alice = format!("Host: a\r\nAuthorization: Bearer {ALICE}");
+        let told = answer(&server.addr, &alice, framed.len(), &framed);
+        assert!(told.starts_with("HTTP/1.1 200 "), "{told}");
+        let words = "your protocol can't be read: ";
+        assert_eq!(told.contains(words), refusal.is_some(), "{depth} deep: {told}");
+        let expected = refusal.unwrap_or("\x06hi\n");
+        assert!(told.contains(expected), "{depth} deep: {told}");
+    }
 }
 
 #[test]

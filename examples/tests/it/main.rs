@@ -1,6 +1,7 @@
 //! The examples, run as a user runs them.
 
 mod all_in_one;
+mod authorization;
 mod avro_over_http;
 mod client_certificates;
 mod configuration;
@@ -21,6 +22,8 @@ mod server;
 mod sessions;
 mod settings_reference;
 mod single_servers;
+#[path = "../../../splengine-core/tests/it/skipped.rs"]
+mod skipped;
 mod small_examples;
 mod stores;
 mod suite;

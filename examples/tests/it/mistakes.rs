@@ -4,6 +4,7 @@ use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 
 use crate::server::*;
+use crate::skipped::{Need, skip};
 
 /// What a server with this file says, and refuses to start.
 fn refused(text: &str) -> String {
@@ -68,6 +69,49 @@ fn of_an_ssh_server_that_lets_nobody_in_is_warned() {
 }
 
 #[test]
+fn of_keys_without_an_ssh_server_is_warned() {
+    let root = tempfile::tempdir().expect("a directory");
+    let file = root.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let config = root.path().join("config.toml");
+    let words =
+        "the SSH server is `off`: authorized keys, certificates and passwords let nobody in";
+    for (setting, is_warned) in
+        [("authorized-keys", true), ("ssh.trusted-ca", true), ("ssh.passwords", true), ("", false)]
+    {
+        let text = match setting {
+            "" => String::new(),
+            setting => format!("{setting} = {file:?}\n"),
+        };
+        std::fs::write(&config, text).expect("written");
+        let mut command = example("all-in-one");
+        command.arg("--root").arg(root.path()).arg("--config").arg(&config);
+        command.args(["--http", "127.0.0.1:0", "--ws", "off", "--ssh", "off"]);
+        let server = Server::start(command.args(["--token", &format!("alice={ALICE}")]));
+        server.signal(rustix::process::Signal::TERM);
+        let (code, _, log) = server.wait();
+        assert_eq!((code, log.contains(words)), (Some(0), is_warned), "{setting}: {log}");
+    }
+}
+
+#[test]
+fn settings_that_are_nested_too_deep_are_refused() {
+    for (begin, end) in [("[", "]"), ("{a = ", "}")] {
+        for depth in [100, 100_000] {
+            let text = format!("\nfiles = {}1{}\n", begin.repeat(depth), end.repeat(depth));
+            let error = refused(&text);
+            let told = "error: --config FILE: line 2: is nested too deep\n";
+            assert_eq!(error, told, "{depth} times {begin}");
+        }
+    }
+    let dotted = "a.".repeat(100_000);
+    for text in [format!("\n{dotted}a = 1\n"), format!("\n[{dotted}a]\n")] {
+        // The reader does not say where.
+        assert_eq!(refused(&text), "error: --config FILE: is nested too deep\n");
+    }
+}
+
+#[test]
 fn a_value_of_the_file_is_told_with_its_unit() {
     for (text, told) in [
         (
@@ -111,7 +155,7 @@ fn a_root_that_can_not_be_entered_is_refused() {
     // Only root can become a user who may not enter a directory, and copy a program to where that user
     // may.
     if !rustix::process::geteuid().is_root() {
-        return;
+        return skip(Need::Root, "only root can start a server as another user");
     }
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("set");
