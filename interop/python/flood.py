@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import multiprocessing
+import os
 import resource
 import socket
 import struct
@@ -30,6 +31,24 @@ SETTINGS, PING, HEADERS, RST_STREAM, DATA = 4, 6, 1, 3, 0
 GET_ROOT = b"\x82\x86\x84\x41\x01a"
 H2_START = PREFACE + h2(SETTINGS)
 
+CONNECTIONS = int(os.environ.get("SPLENGINE_TEST_CONNECTIONS", "10000"))
+MAX_WAIT = 0.1
+MAX_MEMORY = 256 << 20
+
+
+def field(name: int, value: str) -> bytes:
+    """A header field whose name is in HPACK's static table (RFC 7541, section 6.2.2)."""
+    index = bytes([name]) if name < 15 else bytes([15, name - 15])
+    return index + bytes([len(value)]) + value.encode()
+
+
+def head(token: str, path: str = "/api/v1/executions", post: bool = False) -> bytes:
+    """The fields of a request that shows this token."""
+    fields = b"\x83" if post else b"\x82"
+    fields += b"\x86" + field(4, path) + field(1, "a") + field(23, f"Bearer {token}")
+    return fields + (field(31, "application/json") if post else b"")
+
+
 # What each kind of connection sends at its start, and then again and again.
 HELD = {
     "says nothing": (b"", b""),
@@ -48,13 +67,36 @@ HELD = {
 }
 
 
-class Flood:
-    """Many connections, held by another process for some seconds or until the server closes them."""
+def held_by(token: str) -> dict[str, tuple[bytes, bytes]]:
+    """The same of a caller who may run commands."""
+    shown = f" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n".encode()
+    known = b"GET /api/v1/executions" + shown + b"\r\n"
+    command = b"POST /execute" + shown + b"Content-Type: application/json\r\n"
+    started = H2_START + h2(HEADERS, 5, 1, head(token))
+    return {
+        "says nothing more": (known, b""),
+        "half a request": (known + b"GET /health HTTP/1.1\r\nHost: a\r\nX: ", b"y"),
+        "slow body": (command + b"Content-Length: 2000\r\n\r\n{", b" "),
+        "large body": (command + b"Content-Length: 16000000\r\n\r\n{", b" " * 4096),
+        "endless body": (command + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + b" " * 1024 + b"\r\n"),
+        "slow body of a batch": (b"POST /api/v1/batches" + shown + b"Content-Type: application/json\r\n"
+                                 b"Content-Length: 2000\r\n\r\n{", b" "),
+        "slow message of Avro": (b"POST /avro" + shown + b"Content-Type: avro/binary\r\nContent-Length: 2000\r\n\r\n",
+                                 b"\0"),
+        "pings of HTTP/2": (started, h2(PING, payload=b"8 bytes!")),
+        "slow body over HTTP/2": (started + h2(HEADERS, 4, 3, head(token, "/execute", post=True)),
+                                  h2(DATA, 0, 3, b" ")),
+    }
 
-    def __init__(self, targets: list[tuple[str, int]], count: int, seconds: float):
+
+class Flood:
+    """Many connections of these kinds, held by another process for some seconds or until the server closes them."""
+
+    def __init__(self, targets: list[tuple[str, int]], held: dict[str, tuple[bytes, bytes]], count: int,
+                 seconds: float):
         context = multiprocessing.get_context("spawn")
         self.told, tell = context.Pipe(duplex=False)
-        self.process = context.Process(target=_hold_all, args=(targets, count, seconds, tell))
+        self.process = context.Process(target=_hold_all, args=(targets, held, count, seconds, tell))
 
     def __enter__(self):
         self.process.start()
@@ -71,19 +113,19 @@ class Flood:
             self.process.join()
 
 
-def _hold_all(targets, count, seconds, tell):
+def _hold_all(targets, held, count, seconds, tell):
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    tell.send(asyncio.run(_hold_many(targets, count, seconds)))
+    tell.send(asyncio.run(_hold_many(targets, held, count, seconds)))
 
 
-async def _hold_many(targets, count, seconds) -> dict:
+async def _hold_many(targets, held, count, seconds) -> dict:
     seen = {"opened": 0, "refused": 0, "closed": 0}
     until = time.monotonic() + seconds
     at_once = asyncio.Semaphore(200)
 
     async def hold(number: int, kind: str, target: tuple[str, int]):
-        first, again = HELD[kind]
+        first, again = held[kind]
         async with at_once:
             try:
                 source = (SOURCES[number % len(SOURCES)], 0)
@@ -106,7 +148,7 @@ async def _hold_many(targets, count, seconds) -> dict:
         finally:
             writer.transport.abort()
 
-    kinds = itertools.cycle(itertools.product(HELD, targets))
+    kinds = itertools.cycle(itertools.product(held, targets))
     async with asyncio.TaskGroup() as group:
         for number, (kind, target) in zip(range(count), kinds):
             group.create_task(hold(number, kind, target))
@@ -210,3 +252,67 @@ def rejected(answer: httpx.Response | bytes) -> bool:
     if isinstance(answer, bytes):
         return answer.startswith(b"HTTP/1.1 401")
     return answer.status_code == 401
+
+
+def address(server, name: str) -> tuple[str, int]:
+    host, port = server.ready[name].rsplit(":", 1)
+    return host, int(port)
+
+
+def dial(server, name: str, source: str = "127.0.0.2") -> socket.socket:
+    wire = socket.create_connection(address(server, name), timeout=PATIENCE, source_address=(source, 0))
+    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return wire
+
+
+def closed_within(wire: socket.socket, seconds: float) -> bytes:
+    """What comes until the server closes, which it has to in time."""
+    until, data = time.monotonic() + seconds, b""
+    while True:
+        wire.settimeout(max(0.01, until - time.monotonic()))
+        try:
+            piece = wire.recv(1 << 16)
+        except ConnectionError:
+            return data
+        except TimeoutError:
+            raise AssertionError(f"still open after {seconds} s: {data[:200]!r}") from None
+        if not piece:
+            return data
+        data = (data + piece)[-4096:]
+
+
+def flood_http2(server, name: str, request: bytes):
+    """Streams that are opened with this head and reset at once, pings and settings, for a second each."""
+    def reset(number):
+        stream = 2 * number + 3
+        return h2(HEADERS, 5, stream, request) + h2(RST_STREAM, 0, stream, struct.pack(">I", 8))
+
+    frames = [
+        lambda number: h2(PING, payload=struct.pack(">Q", number)),
+        lambda _: h2(SETTINGS),
+        reset,
+    ]
+    for frame in frames:
+        until, number = time.monotonic() + 1, 0
+        with dial(server, name) as wire:
+            wire.settimeout(0.2)
+            try:
+                # The first one is answered: who shows a token is known from then on.
+                wire.sendall(H2_START + h2(HEADERS, 5, 1, request))
+                while time.monotonic() < until:
+                    wire.sendall(b"".join(frame(number + each) for each in range(100)))
+                    number += 100
+                    # Some of what is answered stays unread.
+                    wire.recv(1 << 10)
+            except (TimeoutError, ConnectionError):
+                pass
+
+
+def assert_unnoticed(server, probe: Probe):
+    waits = {what: round(probe.percentile(what, 0.99), 4) for what in probe.times}
+    assert max(waits.values()) < MAX_WAIT, waits
+    assert_small(server)
+
+
+def assert_small(server):
+    assert peak_memory(server) < MAX_MEMORY, f"{peak_memory(server) >> 20} MiB"

@@ -1,20 +1,16 @@
 """Whoever shows no credentials gets nothing, holds nothing for long, and nobody else notices."""
 
-import os
 import socket
 import struct
-import time
 
 import pytest
-from flood import H2_START, HEADERS, PING, GET_ROOT, RST_STREAM, SETTINGS, Flood, Probe, h2, peak_memory
+from flood import (CONNECTIONS, GET_ROOT, HELD, Flood, Probe, address, assert_small, assert_unnoticed, closed_within,
+                   dial, flood_http2)
 from server import PATIENCE, TOKEN
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 MIB = 1 << 20
-MAX_MEMORY = 256 * MIB
-MAX_WAIT = 0.1
-CONNECTIONS = int(os.environ.get("SPLENGINE_TEST_CONNECTIONS", "10000"))
 
 
 @pytest.fixture(scope="module")
@@ -27,73 +23,18 @@ def target(tmp_path_factory):
     assert server.stop() == 0
 
 
-def address(server, name: str) -> tuple[str, int]:
-    host, port = server.ready[name].rsplit(":", 1)
-    return host, int(port)
-
-
-def assert_unnoticed(server, probe: Probe):
-    waits = {what: round(probe.percentile(what, 0.99), 4) for what in probe.times}
-    assert max(waits.values()) < MAX_WAIT, waits
-    assert peak_memory(server) < MAX_MEMORY, f"{peak_memory(server) // MIB} MiB"
-
-
 def test_held_connections_are_noticed_by_nobody(target):
     targets = [address(target, name) for name in ("http", "ws", "ssh", "avro")]
-    with Probe(target, TOKEN) as probe, Flood(targets, CONNECTIONS, 25) as flood:
+    with Probe(target, TOKEN) as probe, Flood(targets, HELD, CONNECTIONS, 25) as flood:
         seen = flood.result()
     assert seen["opened"] + seen["refused"] == CONNECTIONS, seen
     assert_unnoticed(target, probe)
 
 
-def dial(server, name: str, source: str = "127.0.0.2") -> socket.socket:
-    wire = socket.create_connection(address(server, name), timeout=PATIENCE, source_address=(source, 0))
-    wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return wire
-
-
-def closed_within(wire: socket.socket, seconds: float) -> bytes:
-    """What comes until the server closes, which it has to in time."""
-    until, data = time.monotonic() + seconds, b""
-    while True:
-        wire.settimeout(max(0.01, until - time.monotonic()))
-        try:
-            piece = wire.recv(1 << 16)
-        except ConnectionError:
-            return data
-        except TimeoutError:
-            raise AssertionError(f"still open after {seconds} s: {data[:200]!r}") from None
-        if not piece:
-            return data
-        data = (data + piece)[-4096:]
-
-
 def test_floods_of_http2_are_noticed_by_nobody(target):
-    """Streams that are opened and reset at once, pings and settings, for a second each."""
-    def reset(number):
-        stream = 2 * number + 1
-        return h2(HEADERS, 5, stream, GET_ROOT) + h2(RST_STREAM, 0, stream, struct.pack(">I", 8))
-
-    frames = [
-        lambda number: h2(PING, payload=struct.pack(">Q", number)),
-        lambda _: h2(SETTINGS),
-        reset,
-    ]
     with Probe(target, TOKEN) as probe:
         for name in ("http", "ws", "avro"):
-            for frame in frames:
-                until, number = time.monotonic() + 1, 0
-                with dial(target, name) as wire:
-                    wire.settimeout(0.2)
-                    try:
-                        wire.sendall(H2_START)
-                        while time.monotonic() < until:
-                            wire.sendall(b"".join(frame(number + each) for each in range(100)))
-                            number += 100
-                            # Some of what is answered stays unread.
-                            wire.recv(1 << 10)
-                    except (TimeoutError, ConnectionError):
-                        pass
+            flood_http2(target, name, GET_ROOT)
     assert_unnoticed(target, probe)
 
 
@@ -180,3 +121,8 @@ def test_guessing_is_slowed_down_and_counted(target):
                 if "authentication" in line and "fail" in line and not line.startswith("#"))
     assert float(line.rsplit(" ", 1)[1]) > 0
     assert "not-the-token" not in target.log.read_text()
+
+
+def test_no_test_took_much_memory(target):
+    """The last one: the most that the server has had is what it has had in all of them."""
+    assert_small(target)

@@ -2,9 +2,12 @@
 
 import json
 import secrets
+import time
 
 import httpx
 import pytest
+from flood import (CONNECTIONS, Flood, Probe, address, assert_small, assert_unnoticed, closed_within, dial, flood_http2,
+                   head, held_by)
 from server import PATIENCE, Server, eventually
 from ssh import Keys, OpenSsh
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -16,6 +19,8 @@ from test_avro import SEED, classic, handshake, text
 USERS = {"execute": {"execute"}, "sessions": {"sessions"}, "watch": {"watch"}, "files": {"files"},
          "admin": {"admin"}, "both": {"execute", "files"}}
 TOKENS = {user: f"{user}-{secrets.token_hex(16)}" for user in USERS}
+# Who is to notice nothing of what the others do.
+BYSTANDER = f"bystander-{secrets.token_hex(16)}"
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +29,7 @@ def served(tmp_path_factory) -> Server:
     tokens = home / "users"
     tokens.touch(0o600)
     lines = [f"{user}={TOKENS[user]} {' '.join(sorted(scopes))}" for user, scopes in USERS.items()]
+    lines.append(f"bystander={BYSTANDER} execute sessions")
     tokens.write_text("\n".join(lines) + "\n")
     server = Server(home / "server", "--tokens", tokens, ws=True, ssh=True, avro=True, tokens=False)
     keys = Keys(home / "keys")
@@ -171,3 +177,64 @@ def test_nobody_sees_what_belongs_to_another(served):
             assert other.get(f"/api/v1/sessions/{session}{path}").status_code == 404
         assert other.delete(f"/api/v1/sessions/{session}").status_code in (403, 404)
         assert one.delete(f"/api/v1/sessions/{session}").status_code == 204
+
+
+def test_held_connections_of_a_caller_are_noticed_by_nobody_else(served):
+    targets = [address(served, name) for name in ("http", "ws", "avro")]
+    # The server serves a tenth of them at once.
+    with (Probe(served, BYSTANDER) as probe,
+          Flood(targets, held_by(TOKENS["execute"]), CONNECTIONS, 25) as flood):
+        seen = flood.result()
+    assert seen["opened"] + seen["refused"] == CONNECTIONS, seen
+    assert_unnoticed(served, probe)
+    with http(served, "execute") as client:
+        assert client.post("/execute", json={"command": "true"}).status_code == 200
+
+
+@pytest.mark.parametrize("name,path", [("http", "/execute"), ("http", "/avro"), ("ws", "/execute"), ("avro", "/avro")])
+def test_slow_bodies_of_a_caller_are_given_up_and_noticed_by_nobody_else(served, name, path):
+    kind = "avro/binary" if path == "/avro" else "application/json"
+    begin = (f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKENS['execute']}\r\n"
+             f"Content-Type: {kind}\r\nContent-Length: 100\r\n\r\n").encode()
+    with Probe(served, BYSTANDER) as probe:
+        wires = [dial(served, name) for _ in range(100)]
+        for wire in wires:
+            wire.sendall(begin + b" ")
+        for wire in wires:
+            # 30 s for the body, and the rest for a busy machine.
+            closed_within(wire, 30 + PATIENCE)
+            wire.close()
+    assert_unnoticed(served, probe)
+
+
+def test_floods_of_http2_of_a_caller_are_noticed_by_nobody_else(served):
+    with Probe(served, BYSTANDER) as probe:
+        for name in ("http", "ws", "avro"):
+            flood_http2(served, name, head(TOKENS["execute"]))
+    assert_unnoticed(served, probe)
+
+
+def test_floods_of_requests_of_a_caller_are_noticed_by_nobody_else(served):
+    """Requests one after the other, whose answers are not all read."""
+    request = (f"GET /api/v1/executions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {TOKENS['execute']}\r\n"
+               "\r\n").encode()
+    with Probe(served, BYSTANDER) as probe:
+        for name in ("http", "ws"):
+            until = time.monotonic() + 6
+            wires = [dial(served, name) for _ in range(8)]
+            while time.monotonic() < until:
+                for wire in wires:
+                    wire.settimeout(0.01)
+                    try:
+                        wire.sendall(request * 20)
+                        wire.recv(1 << 10)
+                    except (TimeoutError, ConnectionError):
+                        pass
+            for wire in wires:
+                wire.close()
+    assert_unnoticed(served, probe)
+
+
+def test_no_test_took_much_memory(served):
+    """The last one: the most that the server has had is what it has had in all of them."""
+    assert_small(served)
