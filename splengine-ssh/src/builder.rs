@@ -37,7 +37,7 @@ use crate::{Algorithms, HostKeys, TargetError, Users, UsersError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// The address can't be had.
+    /// The address is not available, or the listener has none.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// A file or directory of the [`Users`] can't be used.

@@ -248,9 +248,8 @@ impl Users {
     }
 
     /// Checks the files that were set, as [`SshServerBuilder::bind`](crate::SshServerBuilder::bind) and
-    /// [`listen`](crate::SshServerBuilder::listen) do: for programs that look at their settings before they
-    /// open anything. Files of single users in the directory of [`authorized_keys`](Self::authorized_keys) are
-    /// read when these log in. Blocks.
+    /// [`listen`](crate::SshServerBuilder::listen) do, without opening a server. Files of single users in
+    /// the directory of [`authorized_keys`](Self::authorized_keys) are read when these log in. Blocks.
     ///
     /// # Errors
     ///
