@@ -116,7 +116,7 @@ async fn a_run_a_step_and_a_session_are_refused_for_the_same() {
 }
 
 /// As every version has written it, in this order, of which sums of idempotency keys are made.
-const STORED: &str = r#"{"name":"nightly","labels":{"branch":"main"},"timeout":60000,"steps":[{"id":"a","command":"'it'\\''s'","args":["b"],"workdir":"src","timeout":1000,"idleTimeout":2000,"mask":["A"],"outputLimit":3000,"limits":{"open_files":64},"keepsBackground":true,"dependsOn":[],"runIf":"always","retries":5,"retryDelay":6,"rerunOnRestart":true,"retryOn":{"exitCodes":[7],"reasons":["timed_out"]},"allowFailure":true,"check":"late","stdinOpen":true,"envNames":["A"]},{"command":"cat","workdir":"below","dependsOn":["a"],"runIf":"failure","check":"early","stdinFrom":{"step":"a","isStderr":true}}],"parallelism":2,"failFast":"soon","workdir":"below","sessionId":null}"#;
+const STORED: &str = r#"{"name":"nightly","labels":{"branch":"main"},"timeout":60000,"steps":[{"id":"a","command":"'it'\\''s'","args":["b"],"workdir":"src","timeout":1000,"idleTimeout":2000,"mask":["A"],"outputLimit":3000,"limits":{"openFiles":64},"keepsBackground":true,"dependsOn":[],"runIf":"always","retries":5,"retryDelay":6,"rerunOnRestart":true,"retryOn":{"exitCodes":[7],"reasons":["timedOut"]},"allowFailure":true,"check":"late","stdinOpen":true,"envNames":["A"]},{"command":"cat","workdir":"below","dependsOn":["a"],"runIf":"failure","check":"early","stdinFrom":{"step":"a","isStderr":true}}],"parallelism":2,"failFast":"soon","workdir":null,"sessionId":null}"#;
 
 #[tokio::test]
 async fn the_stored_form_of_a_request_stays() {
