@@ -106,10 +106,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let alice = Caller::new("alice")?.with_all_scopes();
     tokens.insert(&Secret::new(std::env::var("ALICE_TOKEN")?), alice)?;
     let http = HttpServer::builder(engine.clone()).authenticate(tokens).bind("127.0.0.1:0").await?;
-    let users = Users::new().authorized_keys(keys);
     let host_keys = HostKeys::open_or_create(host_key)?;
-    let ssh =
-        SshServer::builder(engine.clone()).users(users).bind("127.0.0.1:0", &host_keys).await?;
+    let ssh = SshServer::builder(engine.clone()).users(Users::new().authorized_keys(keys));
+    let ssh = ssh.bind("127.0.0.1:0", &host_keys).await?;
 
     let servers = Servers::new().add(http).add(ssh);
     let addresses: Vec<String> = servers.local_addrs().map(|addr| addr.to_string()).collect();
