@@ -4,12 +4,10 @@
 //!     cargo run --example embed-in-axum
 //!     curl -H 'Cookie: login=alice' --json '{"command": "echo hi"}' http://ADDRESS/spl/execute
 //!
-//! Terminals are at `ws://ADDRESS/spl/ws/terminal`, and the console for browsers at `/spl/ws/`. It prints
-//! its address, and runs until ctrl-c.
+//! Terminals are at `ws://ADDRESS/spl/ws/terminal`, the console at `/spl/ws/`. It runs until ctrl-c.
 //!
-//! `axum::serve` has none of splengine's bounds on connections: neither their number, nor the time of a
-//! silent or unread one. Where clients without credentials reach the port, serve the application by
-//! `splengine_http::serve` with `ConnectionLimits`, or put a proxy before it.
+//! `axum::serve` has none of splengine's bounds on connections: where clients without credentials reach the
+//! port, serve the application by `splengine_http::serve` with `ConnectionLimits`, or put a proxy before it.
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -41,7 +39,6 @@ pub(crate) fn app(engine: &Engine) -> axum::Router {
     // Nobody gets past `login` by a token.
     let host = HostAuthenticator::new();
     let http = HttpServer::builder(engine.clone()).authenticate(host).into_service();
-    // The console uses the same HTTP service, so that both share one memory of idempotency keys.
     let ws = WsServer::builder(engine.clone()).authenticate(host).api(http.clone()).into_service();
     axum::Router::new()
         .nest_service("/spl/ws", ws)

@@ -1,5 +1,8 @@
 //! The engine, made of its settings.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+
 use splengine_core::local::LocalExecutorBuilder;
 use splengine_core::{Engine, LocalExecutor};
 
@@ -14,7 +17,6 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
     let executor = LocalExecutor::builder(&settings.root)
         .environment(settings.environment.clone())
         .cgroup(settings.cgroup.clone())
-        .runs_dir(settings.root.join("runtime/runs"))
         // No other part of this program starts a process.
         .reap_unknown(true);
     // Other directories below `runtime` belong to the callers that made them, who may work in them.
@@ -22,6 +24,15 @@ pub(crate) async fn open(settings: &Settings) -> Result<Engine, Failure> {
         .iter()
         .fold(executor, |all, name| all.protect(settings.root.join("runtime").join(name)));
     let executor = settings.own_files.refuse_as_workdirs(executor);
+    let runs = settings.root.join("runtime/runs");
+    let executor = match DirBuilder::new().recursive(true).mode(0o700).create(&runs) {
+        Ok(()) => executor.runs_dir(runs),
+        Err(error) => {
+            let directory = runs.display();
+            tracing::warn!(%error, %directory, "runs can't be noted: a crash may leave them running");
+            executor
+        }
+    };
     let executor = settings
         .max_background_runs()
         .into_iter()

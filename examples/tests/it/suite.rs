@@ -7,6 +7,7 @@ mod text;
 mod ws;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use splengine_avro::AvroServer;
@@ -63,9 +64,11 @@ async fn http() {
 #[tokio::test(flavor = "multi_thread")]
 async fn http_on_a_unix_socket() {
     let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("http.sock");
+    // The server of one check may still be ending when that of the next is opened.
+    let count = AtomicUsize::new(0);
     let suite = ServerSuite::new(dir.path(), async |setup: ServerSetup| {
         let server = HttpServer::builder(setup.engine).authenticate(setup.users);
+        let path = dir.path().join(format!("{}.sock", count.fetch_add(1, Relaxed)));
         let listener = Listener::bind_unix(&path, 0o600).await?;
         let server = server.listen(listener)?.connection_limits(setup.connections);
         let client = HttpClient { addr: server.local_addr(), prefix: "", login: bearer };

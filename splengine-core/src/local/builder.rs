@@ -45,7 +45,7 @@ pub enum SetupError {
     /// The [directory of runs](LocalExecutorBuilder::runs_dir) can't be used.
     #[error("runs can't be noted in `{}`", path.display())]
     RunsDir {
-        /// The directory.
+        /// Directory of the notes.
         path: PathBuf,
         /// Error of the operating system.
         #[source]

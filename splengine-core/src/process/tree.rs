@@ -169,7 +169,7 @@ pub(crate) async fn kill_tagged(tags: HashSet<Tag>) -> usize {
 
 /// The same as [`kill_tagged`]. Blocks.
 pub(crate) fn kill_tagged_now(tags: &HashSet<Tag>) -> usize {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let mut seen = HashSet::new();
     if tags.is_empty() {
         return 0;

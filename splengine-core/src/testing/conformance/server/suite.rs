@@ -57,7 +57,7 @@ where
     C: ServerClient,
 {
     /// Creates a suite that opens the server by `open`, which binds it to a free port of loopback, or to
-    /// the path of a UNIX socket, and makes a client for it. Engines have their files in folders of `directory`, one for each check, which must
+    /// a path for a UNIX socket that is another each time, and makes a client for it. Engines have their files in folders of `directory`, one for each check, which must
     /// not exist and are not removed.
     pub fn new(directory: impl Into<PathBuf>, open: O) -> Self {
         let patience = Duration::from_secs(60);
