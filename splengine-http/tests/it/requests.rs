@@ -24,7 +24,7 @@ async fn credentials_are_demanded() {
         refused.problem(401);
     }
     let twice = [JSON, TOKEN, "Authorization: Bearer wrong-wrong-wrong-wrong"];
-    server.post("/execute", &twice, body.as_bytes()).await.problem(401);
+    server.post("/execute", &twice, body.as_bytes()).await.problem(400);
     let lower = "authorization: bearer alices-very-long-token";
     assert_eq!(server.post("/execute", &[JSON, lower], body.as_bytes()).await.status, 200);
     let bob = "Authorization: Bearer bob-may-do-nothing";

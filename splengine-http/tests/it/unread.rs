@@ -350,7 +350,9 @@ async fn large_heads_of_requests_that_wait_take_little_memory() {
     let mut client = with_all_turns_taken(&server).await;
     let waiting = send_each(&client, 16, |client| with_large_head(client, "GET", "/health")).await;
     let (refused, waiting) = split_refused(waiting).await;
-    assert!(refused > 0 || !is_read(&mut client).await, "all wait");
+    // A ping may come before what was sent before it.
+    let pause = async { while refused == 0 && is_read(&mut client).await {} };
+    timeout(PATIENCE, pause).await.expect("all wait");
     // Small ones of others need none of it.
     let mut other = Client::open(&server, 1 << 20).await;
     assert_eq!(other.ask_each("/api/v1/whoami", 1).await.0, [200]);
