@@ -450,7 +450,7 @@ impl Step {
     /// Sets whether the step is run again if the engine ended while it ran, whatever it had done by
     /// then; this uses up none of its [`retries`](Self::retries). Default: no. It is then run again
     /// only if it has retries left and [`retry_on`](Self::retry_on) accepts the reason
-    /// [`Reason::Lost`](crate::Reason::Lost) or the exit code 125; else it has failed.
+    /// [`Reason::Lost`] or the exit code 125; else it has failed.
     #[must_use]
     pub fn rerun_on_restart(mut self, rerun: bool) -> Self {
         self.0.rerun_on_restart = rerun;

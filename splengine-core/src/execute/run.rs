@@ -48,7 +48,7 @@ pub enum Event {
     },
     /// A part of the output is missing here, a gap: it was over the output limit, or was dropped for a
     /// slow reader that asked for that ([`SlowReader::Lose`](crate::execute::SlowReader::Lose)). A run
-    /// whose end is not known ends with [`Reason::Lost`](crate::Reason::Lost) instead.
+    /// whose end is not known ends with [`Reason::Lost`] instead.
     Lost {
         /// Stream on which the bytes were printed.
         stream: Stream,
