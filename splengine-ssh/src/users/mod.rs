@@ -149,8 +149,8 @@ impl Users {
     /// in `file`, which has one public key per line.
     ///
     /// Where the user's own file ([`authorized_keys`](Self::authorized_keys)) has lines with `cert-authority` and the same
-    /// key, these alone decide. While that file, or one of its lines, can't be read, certificates of the authorities in
-    /// `file` are refused for the user.
+    /// key, these alone decide. While that file can't be read, or has a malformed line with `cert-authority`, certificates
+    /// of the authorities in `file` are refused for the user.
     ///
     /// The critical options `force-command` and `source-address` are enforced; a certificate with
     /// another one is refused. A terminal needs the extension `permit-pty`. A key in a device needs

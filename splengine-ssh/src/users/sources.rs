@@ -113,7 +113,7 @@ impl Sources {
             Err(_) => (Vec::new(), false),
         };
         let (entries, has_entries) = match self.lines_of(&user) {
-            Ok((entries, skipped)) => (entries, skipped == 0),
+            Ok((entries, may_lack_authority)) => (entries, !may_lack_authority),
             Err(Refusal::Files) => (Vec::new(), false),
             Err(_) => (Vec::new(), true),
         };
@@ -143,8 +143,8 @@ impl Sources {
         self.lines_of(user).map(|(entries, _)| entries)
     }
 
-    /// A user's lines, and how many were malformed.
-    fn lines_of(&self, user: &UserName) -> Result<(Vec<Entry>, usize), Refusal> {
+    /// A user's lines, and whether one of an authority may be among those that were skipped.
+    fn lines_of(&self, user: &UserName) -> Result<(Vec<Entry>, bool), Refusal> {
         let Some(directory) = &self.authorized_keys else { return Err(Refusal::UnknownUser) };
         file::check_directory(directory).map_err(|error| self.unusable(&error))?;
         let path = directory.join(user.as_str());
@@ -157,15 +157,21 @@ impl Sources {
             }
             Err(error) => return Err(self.unusable(&error)),
         };
-        let lines = authorized_keys::lines(&bytes)
-            .map(|(line, text)| (line, text.and_then(|text| authorized_keys::parse(line, text))));
-        Ok(skip_bad(&self.warnings, &path, lines))
+        let mut may_lack_authority = false;
+        let lines = authorized_keys::lines(&bytes).map(|(line, text)| {
+            let may_be_authority = text.is_ok_and(|text| text.contains("cert-authority"));
+            let read = text.and_then(|text| authorized_keys::parse(line, text));
+            may_lack_authority |= may_be_authority && read.is_err();
+            (line, read)
+        });
+        let entries = skip_bad(&self.warnings, &path, lines);
+        Ok((entries, may_lack_authority))
     }
 
     fn authorities(&self) -> Result<Vec<KeyData>, Refusal> {
         let Some(path) = &self.trusted_ca else { return Ok(Vec::new()) };
         let bytes = file::read(path).map_err(|error| self.unusable(&error))?;
-        Ok(skip_bad(&self.warnings, path, authorities(&bytes)).0)
+        Ok(skip_bad(&self.warnings, path, authorities(&bytes)))
     }
 
     /// A list that can't be read, or not all of it, lets nobody in: who is on it is not known.
@@ -233,13 +239,12 @@ pub(super) fn revoked_keys(path: &Path) -> Result<HashSet<Fingerprint>, UsersErr
     authorized_keys::lines(&bytes).map(parse).collect()
 }
 
-/// Logs what is wrong with lines, though not with every one of very many. Returns the others, and how many were
-/// skipped.
+/// Logs what is wrong with lines, though not with every one of very many.
 fn skip_bad<T>(
     log: &LogBudget,
     path: &Path,
     lines: impl Iterator<Item = (usize, Result<T, LineError>)>,
-) -> (Vec<T>, usize) {
+) -> Vec<T> {
     let mut skipped = 0;
     let good = lines.filter_map(|(line, read)| {
         let error = match read {
@@ -254,13 +259,13 @@ fn skip_bad<T>(
         }
         None
     });
-    let good: Vec<T> = good.collect();
+    let good = good.collect();
     if skipped > MAX_WARNINGS
         && let Some(unlogged) = log.take(())
     {
         tracing::warn!(file = %path.display(), lines = skipped, unlogged, "skipped more lines");
     }
-    (good, skipped)
+    good
 }
 
 /// Maximum number of lines of one file that are logged one by one; of further ones only the number is.
